@@ -1,0 +1,195 @@
+/**
+ * The store as its users see it: rows of columns, each cell with a value and a version.
+ *
+ * Promises: an operation on one row is atomic, linearizable and, with the retries of the client,
+ * executed exactly once; what was acknowledged survives any single dead machine. Not promised:
+ * atomicity over several rows.
+ *
+ * `KvClient` (client.ts) speaks to a cluster; `MemoryKv` (memory_kv.ts) runs the same rules in one
+ * process for tests. Rows sort by the bytes of their UTF-8, and so do the columns of a row.
+ */
+import type { Version } from "../proto/ids.ts";
+
+/** 1 to 1024 bytes of UTF-8, well formed, no NUL. */
+export const KEY_BYTES_MAX = 1024;
+export const VALUE_BYTES_MAX = 4 * 1024 * 1024;
+/** Values above this are kept in files of their own and are left out of pages: read them with get. */
+export const INLINE_BYTES_MAX = 64 * 1024;
+export const MUTATIONS_MAX = 256;
+/** All values of one row operation together. */
+export const OPERATION_BYTES_MAX = 4 * 1024 * 1024 + 256 * 1024;
+/** The most cells a page can hold. */
+export const PAGE_CELLS_MAX = 1000;
+
+export interface Cell {
+  readonly column: string;
+  readonly version: Version;
+  /** Bytes of the value. */
+  readonly size: number;
+  /** Absent on pages when the value is larger than INLINE_BYTES_MAX: fetch it with `get`. */
+  readonly value?: Uint8Array;
+}
+
+export interface FullCell extends Cell {
+  readonly value: Uint8Array;
+}
+
+/** What must be true of the row, right before the mutations, for the operation to apply. */
+export type Condition =
+  | { readonly column: string; readonly is: "absent" }
+  | { readonly column: string; readonly is: "present" }
+  /** Version 0 is the same as absent. */
+  | { readonly column: string; readonly is: "version"; readonly version: Version }
+  | { readonly column: string; readonly is: "value"; readonly value: Uint8Array };
+
+/** Applied in order, all or none. */
+export type Mutation =
+  | { readonly kind: "put"; readonly column: string; readonly value: Uint8Array }
+  /** Deleting a column that does not exist is no error. */
+  | { readonly kind: "delete"; readonly column: string }
+  /** Deletes every column that begins with `prefix`; "" empties the row. */
+  | { readonly kind: "deletePrefix"; readonly prefix: string }
+  /**
+   * Adds `by` (a safe integer) to the decimal integer in `column` (absent counts as 0). The new
+   * number is in `RowResult.numbers`. A column that holds anything else fails the operation.
+   */
+  | { readonly kind: "add"; readonly column: string; readonly by: number }
+  /**
+   * Raises the counter in column `counter` by one to n, and puts `value` at column
+   * `prefix + n` with n in ten decimal digits. n is in `RowResult.numbers`. This is how a mailbox
+   * gives out UIDs: any number of appends at once, none lost, numbers ascending and never reused.
+   */
+  | {
+    readonly kind: "append";
+    readonly counter: string;
+    readonly prefix: string;
+    readonly value: Uint8Array;
+  };
+
+export interface RowOp {
+  readonly row: string;
+  readonly conditions?: readonly Condition[];
+  readonly mutations: readonly Mutation[];
+}
+
+export type RowResult =
+  | {
+    readonly applied: true;
+    /** Version of every cell that this operation wrote. */
+    readonly version: Version;
+    /** The results of `add` and `append`, in order. */
+    readonly numbers: readonly number[];
+  }
+  | {
+    readonly applied: false;
+    /** The first condition that did not hold. */
+    readonly conditionIndex: number;
+    /** Version of that condition's column now; 0 when it does not exist. */
+    readonly version: Version;
+  };
+
+export interface RowPageOptions {
+  /** Only columns that begin with this. */
+  readonly prefix?: string;
+  /** First column wanted, inclusive. When `reverse`: the largest wanted, inclusive. */
+  readonly start?: string;
+  /** Continue behind this column (exclusive), in the direction of travel: a former page's `next`. */
+  readonly after?: string;
+  /** 1 to PAGE_CELLS_MAX, default 100. A page may end earlier at 1 MiB of values. */
+  readonly limit?: number;
+  readonly reverse?: boolean;
+  /** Leave the values out; `size` is still given. */
+  readonly keysOnly?: boolean;
+}
+
+export interface RowPage {
+  readonly cells: readonly Cell[];
+  /** Pass as `after` for the next page; null when this was the last. */
+  readonly next: string | null;
+}
+
+export interface ScanOptions {
+  /** First row wanted, inclusive. Default: the beginning. */
+  readonly startRow?: string;
+  /** First row no longer wanted; null or absent for no end. */
+  readonly endRow?: string | null;
+  /** Only rows that begin with this; combines with the two above. */
+  readonly prefix?: string;
+  /** Continue behind this cell: a former page's `next`. */
+  readonly after?: { readonly row: string; readonly column: string };
+  readonly limit?: number;
+  readonly keysOnly?: boolean;
+}
+
+export interface ScanPage {
+  /** Cells by row, then column. A row may go on on the next page. */
+  readonly cells: readonly (Cell & { readonly row: string })[];
+  readonly next: { readonly row: string; readonly column: string } | null;
+}
+
+export interface CallOptions {
+  /** Give up after this many milliseconds with `unavailable` or `outcome_unknown`. Default 10 000. */
+  readonly deadlineMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** All methods throw `KvError`; see errors.ts for what each code says about a write. */
+export interface Kv {
+  get(row: string, column: string, options?: CallOptions): Promise<FullCell | null>;
+  /** One page of a row's columns, in order: one linearizable read of the row. */
+  getRow(row: string, options?: RowPageOptions & CallOptions): Promise<RowPage>;
+  /** One page of a key range; each page is consistent in itself, pages follow each other in time. */
+  scan(options: ScanOptions & CallOptions): Promise<ScanPage>;
+  /** The primitive: checks all conditions, then applies all mutations, atomically. */
+  apply(op: RowOp, options?: CallOptions): Promise<RowResult>;
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** Writes one cell, whatever was there. */
+export async function put(
+  kv: Kv,
+  row: string,
+  column: string,
+  value: Uint8Array | string,
+  options?: CallOptions,
+): Promise<Version> {
+  const bytes = typeof value === "string" ? encoder.encode(value) : value;
+  const result = await kv.apply(
+    { row, mutations: [{ kind: "put", column, value: bytes }] },
+    options,
+  );
+  if (!result.applied) throw new Error("a put without conditions cannot be refused");
+  return result.version;
+}
+
+/** Writes one cell if it is still at `expected` (0: if it does not exist). */
+export function compareAndPut(
+  kv: Kv,
+  cell: { row: string; column: string; value: Uint8Array; expected: Version },
+  options?: CallOptions,
+): Promise<RowResult> {
+  const { row, column, value, expected } = cell;
+  return kv.apply({
+    row,
+    conditions: [{ column, is: "version", version: expected }],
+    mutations: [{ kind: "put", column, value }],
+  }, options);
+}
+
+/** Deletes one cell; no error when it does not exist. */
+export async function remove(
+  kv: Kv,
+  row: string,
+  column: string,
+  options?: CallOptions,
+): Promise<void> {
+  await kv.apply({ row, mutations: [{ kind: "delete", column }] }, options);
+}
+
+export const encodeJson = (value: unknown): Uint8Array => encoder.encode(JSON.stringify(value));
+export const encodeText = (text: string): Uint8Array => encoder.encode(text);
+export const decodeText = (bytes: Uint8Array): string => decoder.decode(bytes);
+/** Parses a value that our own code wrote; validate with zod where the shape may have changed. */
+export const decodeJson = (bytes: Uint8Array): unknown => JSON.parse(decoder.decode(bytes));
