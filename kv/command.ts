@@ -1,0 +1,106 @@
+/**
+ * Commands between their two forms: with values attached, as the code uses them, and as the bytes
+ * of a log entry (the format is told in proto/command.ts).
+ */
+import { CommandHead, type RequestStamp, RowOpHead, type ValueHead } from "../proto/command.ts";
+import type { Epoch } from "../proto/ids.ts";
+import { isBlobRef } from "./cell_store.ts";
+import type { LogRowOp, LogValue } from "./row_op.ts";
+
+export type Command =
+  | { readonly kind: "epochStart"; readonly reign: Epoch; readonly timeMs: number }
+  | {
+    readonly kind: "rowOp";
+    readonly stamp: RequestStamp;
+    readonly timeMs: number;
+    readonly op: LogRowOp;
+  };
+
+/** The files that a command's large values lie in. */
+export function blobsOf(command: Command): { blob: string; size: number }[] {
+  if (command.kind !== "rowOp") return [];
+  const blobs: { blob: string; size: number }[] = [];
+  for (const part of command.op.mutations) {
+    if ("value" in part && isBlobRef(part.value.value)) {
+      blobs.push({ blob: part.value.value.blob, size: part.value.size });
+    }
+  }
+  return blobs;
+}
+
+export function encodeCommand(command: Command): Uint8Array {
+  const inline: Uint8Array[] = [];
+  const head: CommandHead = command.kind === "rowOp"
+    ? { ...command, op: headOf(command.op, inline) }
+    : command;
+  const json = encoder.encode(JSON.stringify(head));
+  let length = 4 + json.length;
+  for (const bytes of inline) length += bytes.length;
+  const payload = new Uint8Array(length);
+  new DataView(payload.buffer).setUint32(0, json.length, true);
+  payload.set(json, 4);
+  let offset = 4 + json.length;
+  for (const bytes of inline) {
+    payload.set(bytes, offset);
+    offset += bytes.length;
+  }
+  return payload;
+}
+
+/**
+ * @param payload must not change afterwards: inline values are views into it
+ * @throws when the bytes are not a command; log and wire have checksums, so this means a bug or a
+ *   newer version
+ */
+export function decodeCommand(payload: Uint8Array): Command {
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  const jsonEnd = 4 + view.getUint32(0, true);
+  const head = CommandHead.parse(JSON.parse(decoder.decode(payload.subarray(4, jsonEnd))));
+  return head.kind === "rowOp"
+    ? { ...head, op: attachValues(head.op, payload.subarray(jsonEnd)) }
+    : head;
+}
+
+/** The JSON form of an operation; the bytes of its inline values are pushed to `inline` in order. */
+export function headOf(op: LogRowOp, inline: Uint8Array[]): RowOpHead {
+  const head = (value: LogValue): ValueHead => {
+    const { size, crc } = value;
+    if (isBlobRef(value.value)) return { size, crc, blob: value.value.blob };
+    inline.push(value.value);
+    return { size, crc };
+  };
+  return {
+    row: op.row,
+    conditions: op.conditions.map((part) =>
+      part.is === "value" ? { ...part, value: head(part.value) } : part
+    ),
+    mutations: op.mutations.map((part) =>
+      "value" in part ? { ...part, value: head(part.value) } : part
+    ),
+  };
+}
+
+/** The inverse of `headOf`: values become views into `bytes`. */
+export function attachValues(head: RowOpHead, bytes: Uint8Array): LogRowOp {
+  let offset = 0;
+  const attach = (value: ValueHead): LogValue => {
+    const { size, crc, blob } = value;
+    if (blob !== undefined) return { size, crc, value: { blob } };
+    if (offset + size > bytes.length) throw new RangeError("the values are cut short");
+    const view = bytes.subarray(offset, offset + size);
+    offset += size;
+    return { size, crc, value: view };
+  };
+  return {
+    row: head.row,
+    conditions: head.conditions.map((part) =>
+      part.is === "value" ? { ...part, value: attach(part.value) } : part
+    ),
+    mutations: head.mutations.map((part) =>
+      "value" in part ? { ...part, value: attach(part.value) } : part
+    ),
+  };
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();

@@ -1,0 +1,115 @@
+/**
+ * Exactly-once: what became of each client's recent requests, as part of the replicated state.
+ *
+ * A client numbers its requests. The outcome of a request is recorded in the same step that applies
+ * it, so whoever is primary later finds it, and a retry gets the answer of the first execution
+ * instead of a second execution. Records go when the client says that it has the answer
+ * (`firstIncomplete`), and RECORD_LIFE_MS of log time after the client's last request.
+ *
+ * A request whose record could have been forgotten is refused instead of executed: it is taken only
+ * while `issuedMs` is within REQUEST_AGE_MAX_MS of log time, and a record lives longer than that.
+ * Wrong clocks make clients fail, never write twice. Follows RIFL (Lee et al., SOSP 2015).
+ */
+import { z } from "zod";
+import type { RequestStamp } from "../proto/command.ts";
+import { Version } from "../proto/ids.ts";
+import type { RowOutcome } from "./row_op.ts";
+
+export const REQUEST_AGE_MAX_MS = 10 * 60_000;
+export const REQUEST_EARLY_MAX_MS = 60_000;
+export const RECORD_LIFE_MS = REQUEST_AGE_MAX_MS + REQUEST_EARLY_MAX_MS + 4 * 60_000;
+/** Requests that one client may have without an answer. */
+export const OUTSTANDING_MAX = 256;
+
+const SavedOutcome = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("applied"), version: Version, numbers: z.array(z.number()) }),
+  z.object({ kind: z.literal("refused"), conditionIndex: z.int(), version: Version }),
+  z.object({
+    kind: z.literal("failed"),
+    code: z.enum(["row_too_large", "invalid_request"]),
+    message: z.string(),
+  }),
+]);
+
+export const SavedCompletions = z.array(z.object({
+  clientId: z.string(),
+  firstIncomplete: z.int(),
+  lastMs: z.number(),
+  outcomes: z.array(z.tuple([z.int(), SavedOutcome])),
+}));
+export type SavedCompletions = z.infer<typeof SavedCompletions>;
+
+interface ClientRecord {
+  firstIncomplete: number;
+  lastMs: number;
+  readonly outcomes: Map<number, RowOutcome>;
+}
+
+export class Completions {
+  readonly #clients = new Map<string, ClientRecord>();
+
+  static load(saved: SavedCompletions): Completions {
+    const completions = new Completions();
+    for (const { clientId, firstIncomplete, lastMs, outcomes } of saved) {
+      completions.#clients.set(clientId, {
+        firstIncomplete,
+        lastMs,
+        outcomes: new Map<number, RowOutcome>(outcomes),
+      });
+    }
+    return completions;
+  }
+
+  save(): SavedCompletions {
+    return Array.from(this.#clients, ([clientId, record]) => ({
+      clientId,
+      firstIncomplete: record.firstIncomplete,
+      lastMs: record.lastMs,
+      outcomes: Array.from(
+        record.outcomes,
+        ([seq, outcome]): [number, z.infer<typeof SavedOutcome>] => [
+          seq,
+          outcome.kind === "applied" ? { ...outcome, numbers: [...outcome.numbers] } : outcome,
+        ],
+      ),
+    }));
+  }
+
+  /**
+   * The recorded outcome; "forgotten" when the request may have been executed but its record is
+   * gone; undefined when it has certainly not been applied.
+   */
+  find(stamp: RequestStamp): RowOutcome | "forgotten" | undefined {
+    const record = this.#clients.get(stamp.clientId);
+    if (record === undefined) return undefined;
+    return record.outcomes.get(stamp.seq) ??
+      (stamp.seq < record.firstIncomplete ? "forgotten" : undefined);
+  }
+
+  record(stamp: RequestStamp, outcome: RowOutcome, timeMs: number): void {
+    let record = this.#clients.get(stamp.clientId);
+    if (record === undefined) {
+      record = { firstIncomplete: 1, lastMs: timeMs, outcomes: new Map() };
+      this.#clients.set(stamp.clientId, record);
+    }
+    record.lastMs = timeMs;
+    record.outcomes.set(stamp.seq, outcome);
+    if (stamp.firstIncomplete > record.firstIncomplete) {
+      record.firstIncomplete = stamp.firstIncomplete;
+      for (const seq of record.outcomes.keys()) {
+        if (seq < stamp.firstIncomplete) record.outcomes.delete(seq);
+      }
+    }
+  }
+
+  /** Called at the same log positions on every replica, so all of them forget alike. */
+  forgetBefore(timeMs: number): void {
+    for (const [clientId, record] of this.#clients) {
+      if (record.lastMs < timeMs) this.#clients.delete(clientId);
+    }
+  }
+
+  get clientCount(): number {
+    return this.#clients.size;
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * The applied state of one replica group: cells, completion records, counts and a running hash.
+ *
+ * `apply()` is the only way in. It is deterministic and runs once for each log entry, in log order,
+ * on every replica; its answer is the answer that the client gets. Two replicas at the same log
+ * position have the same `hash`, and the primary's heartbeats compare them.
+ */
+import { crc32 } from "node:zlib";
+import { z } from "zod";
+import { type Lsn, lsn as toLsn, version } from "../proto/ids.ts";
+import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
+import type { Command } from "./command.ts";
+import { Completions, RECORD_LIFE_MS, SavedCompletions } from "./completions.ts";
+import { invariant } from "./invariant.ts";
+import { cellBytes, evaluateRowOp, type RowOutcome } from "./row_op.ts";
+
+/** Everything but the cells, as it is saved with a checkpoint. */
+export const SavedGroupState = z.object({
+  appliedLsn: z.int().nonnegative(),
+  timeMs: z.number(),
+  hash: z.tuple([z.int(), z.int()]),
+  rowCount: z.int().nonnegative(),
+  cellCount: z.int().nonnegative(),
+  byteCount: z.int().nonnegative(),
+  largeRows: z.array(z.tuple([z.string(), z.int(), z.int()])),
+  completions: SavedCompletions,
+});
+export type SavedGroupState = z.infer<typeof SavedGroupState>;
+
+/**
+ * Rows beyond this are listed with their exact size; all others are small enough to be counted by
+ * reading them, so no size needs to be stored for each row.
+ */
+const LARGE_ROW_BYTES = 256 * 1024;
+const ROW_SIZES_MAX = 20_000;
+/** How often, in log entries, old completion records are dropped. */
+const FORGET_EVERY = 1024;
+
+interface RowSize {
+  bytes: number;
+  cells: number;
+}
+
+export class GroupState {
+  readonly store: CellStore;
+  readonly #rowBytesMax: number;
+  #appliedLsn = toLsn(0);
+  #timeMs = 0;
+  #hashLow = 0;
+  #hashHigh = 0;
+  #rowCount = 0;
+  #cellCount = 0;
+  #byteCount = 0;
+  readonly #largeRows = new Map<string, RowSize>();
+  /** Sizes of small rows, least recently used first. */
+  readonly #rowSizes = new Map<string, RowSize>();
+  #completions = new Completions();
+  #freedBlobs: string[] = [];
+
+  constructor(store: CellStore, options: { rowBytesMax: number; saved?: SavedGroupState }) {
+    this.store = store;
+    this.#rowBytesMax = options.rowBytesMax;
+    const { saved } = options;
+    if (saved === undefined) return;
+    this.#appliedLsn = toLsn(saved.appliedLsn);
+    this.#timeMs = saved.timeMs;
+    [this.#hashLow, this.#hashHigh] = saved.hash;
+    this.#rowCount = saved.rowCount;
+    this.#cellCount = saved.cellCount;
+    this.#byteCount = saved.byteCount;
+    for (const [row, bytes, cells] of saved.largeRows) this.#largeRows.set(row, { bytes, cells });
+    this.#completions = Completions.load(saved.completions);
+  }
+
+  get appliedLsn(): Lsn {
+    return this.#appliedLsn;
+  }
+
+  /** The group's own clock: the time of the last applied entry. */
+  get timeMs(): number {
+    return this.#timeMs;
+  }
+
+  get completions(): Completions {
+    return this.#completions;
+  }
+
+  get counts(): { rows: number; cells: number; bytes: number } {
+    return { rows: this.#rowCount, cells: this.#cellCount, bytes: this.#byteCount };
+  }
+
+  /** 16 hex digits; equal on all replicas that applied the same entries. */
+  get hash(): string {
+    const hex = (lane: number) => (lane >>> 0).toString(16).padStart(8, "0");
+    return hex(this.#hashHigh) + hex(this.#hashLow);
+  }
+
+  save(): SavedGroupState {
+    return {
+      appliedLsn: this.#appliedLsn,
+      timeMs: this.#timeMs,
+      hash: [this.#hashLow, this.#hashHigh],
+      rowCount: this.#rowCount,
+      cellCount: this.#cellCount,
+      byteCount: this.#byteCount,
+      largeRows: Array.from(this.#largeRows, ([row, { bytes, cells }]) => [row, bytes, cells]),
+      completions: this.#completions.save(),
+    };
+  }
+
+  /** Applies the entry behind the last one. Returns null for entries that nobody waits for. */
+  apply(command: Command, lsn: Lsn): RowOutcome | null {
+    invariant(
+      lsn === this.#appliedLsn + 1,
+      "A1",
+      () => `entry ${lsn} applied behind ${this.#appliedLsn}`,
+    );
+    this.#appliedLsn = lsn;
+    this.#timeMs = Math.max(this.#timeMs, command.timeMs);
+    if (lsn % FORGET_EVERY === 0) this.#completions.forgetBefore(this.#timeMs - RECORD_LIFE_MS);
+    if (command.kind === "epochStart") return null;
+    // Two copies of one request can reach the log while the first is not applied yet.
+    const known = this.#completions.find(command.stamp);
+    if (known === "forgotten") return null;
+    if (known !== undefined) return known;
+    const { op } = command;
+    const size = this.#rowSize(op.row);
+    const { outcome, changes } = evaluateRowOp(this.store, op, {
+      at: version(lsn),
+      rowBytes: size.bytes,
+      rowBytesMax: this.#rowBytesMax,
+    });
+    if (changes !== null) {
+      for (const [column, cell] of changes.cells) this.#replace(op.row, column, cell);
+      this.#resizeRow(op.row, size, changes);
+    }
+    this.#completions.record(command.stamp, outcome, this.#timeMs);
+    return outcome;
+  }
+
+  /** Files of values that the state no longer mentions, since the last call. */
+  takeFreedBlobs(): string[] {
+    const freed = this.#freedBlobs;
+    if (freed.length > 0) this.#freedBlobs = [];
+    return freed;
+  }
+
+  #replace(row: string, column: string, cell: StoredCell | null): void {
+    const before = this.store.get(row, column);
+    if (before !== undefined) {
+      this.#addToHash(before, -1);
+      if (isBlobRef(before.value)) this.#freedBlobs.push(before.value.blob);
+    }
+    if (cell === null) this.store.delete(row, column);
+    else {
+      this.#addToHash(cell, 1);
+      this.store.put(cell);
+    }
+  }
+
+  /** A sum over all cells, so that adding and removing a cell costs the same whatever the size. */
+  #addToHash(cell: StoredCell, sign: 1 | -1): void {
+    const text = `${cell.row}\0${cell.column}\0${cell.version}\0${cell.size}\0${cell.crc}`;
+    this.#hashLow = (this.#hashLow + sign * crc32(text)) | 0;
+    this.#hashHigh = (this.#hashHigh + sign * crc32(text, 0x9e3779b9)) | 0;
+  }
+
+  #rowSize(row: string): RowSize {
+    const large = this.#largeRows.get(row);
+    if (large !== undefined) return large;
+    let size = this.#rowSizes.get(row);
+    if (size === undefined) {
+      size = { bytes: 0, cells: 0 };
+      for (const cell of this.store.range({ from: { row, column: "" } })) {
+        if (cell.row !== row) break;
+        size.bytes += cellBytes(cell.column, cell);
+        size.cells += 1;
+      }
+    }
+    return size;
+  }
+
+  #resizeRow(row: string, size: RowSize, delta: { bytesDelta: number; cellsDelta: number }): void {
+    const next = { bytes: size.bytes + delta.bytesDelta, cells: size.cells + delta.cellsDelta };
+    invariant(
+      next.bytes >= 0 && next.cells >= 0,
+      "A10",
+      () => `row "${row}" shrank to ${next.bytes} bytes in ${next.cells} cells`,
+    );
+    this.#byteCount += delta.bytesDelta;
+    this.#cellCount += delta.cellsDelta;
+    if (size.cells === 0 && next.cells > 0) this.#rowCount += 1;
+    if (size.cells > 0 && next.cells === 0) this.#rowCount -= 1;
+    this.#rowSizes.delete(row);
+    this.#largeRows.delete(row);
+    if (next.bytes > LARGE_ROW_BYTES) this.#largeRows.set(row, next);
+    else {
+      this.#rowSizes.set(row, next);
+      if (this.#rowSizes.size > ROW_SIZES_MAX) {
+        const oldest = this.#rowSizes.keys().next();
+        if (!oldest.done) this.#rowSizes.delete(oldest.value);
+      }
+    }
+  }
+}

@@ -1,0 +1,69 @@
+/**
+ * The limits of a request, checked once where it enters: at the client, and again at the primary,
+ * because a peer's word is not enough. What passes here can be logged and applied.
+ */
+import { KvError } from "./errors.ts";
+import {
+  type Condition,
+  KEY_BYTES_MAX,
+  type Mutation,
+  MUTATIONS_MAX,
+  OPERATION_BYTES_MAX,
+  type RowOp,
+  VALUE_BYTES_MAX,
+} from "./kv.ts";
+
+/** @throws {KvError} `invalid_request`, naming the first thing that breaks a limit */
+export function checkRowOp(op: RowOp): void {
+  checkKey("row", op.row);
+  const conditions = op.conditions ?? [];
+  if (op.mutations.length === 0) refuse("An operation needs at least one mutation");
+  if (op.mutations.length > MUTATIONS_MAX || conditions.length > MUTATIONS_MAX) {
+    refuse(
+      `An operation has at most ${MUTATIONS_MAX} conditions and ${MUTATIONS_MAX} mutations, not ` +
+        `${conditions.length} and ${op.mutations.length}`,
+    );
+  }
+  let bytes = 0;
+  for (const part of [...conditions, ...op.mutations]) bytes += checkPart(part);
+  if (bytes > OPERATION_BYTES_MAX) {
+    refuse(`An operation carries at most ${OPERATION_BYTES_MAX} bytes of values, not ${bytes}`);
+  }
+}
+
+/** Returns the bytes of the part's value. */
+function checkPart(part: Condition | Mutation): number {
+  if ("prefix" in part && part.prefix !== "") checkKey("column prefix", part.prefix);
+  if ("column" in part) checkKey("column", part.column);
+  if ("counter" in part) {
+    checkKey("column", part.counter);
+    // The number goes behind the prefix, so the column that results has to fit as well.
+    checkKey("column", part.prefix + "0000000000");
+  }
+  if ("by" in part && !Number.isSafeInteger(part.by)) {
+    refuse(`Cannot add ${part.by}: only whole numbers up to 2^53 can be added`);
+  }
+  if (!("value" in part)) return 0;
+  const { length } = part.value;
+  if (length > VALUE_BYTES_MAX) {
+    refuse(`A value has at most ${VALUE_BYTES_MAX} bytes, not ${length}: cut it into chunks`);
+  }
+  return length;
+}
+
+/** @throws {KvError} `invalid_request` unless `key` is 1 to 1024 bytes of well-formed text */
+export function checkKey(what: string, key: string): void {
+  if (key.length === 0) refuse(`A ${what} cannot be empty`);
+  // Three bytes of UTF-8 at most for each UTF-16 unit, so short keys need no encoding.
+  if (key.length * 3 > KEY_BYTES_MAX && encoder.encode(key).length > KEY_BYTES_MAX) {
+    refuse(`A ${what} has at most ${KEY_BYTES_MAX} bytes of UTF-8: "${key.slice(0, 40)}…"`);
+  }
+  if (key.includes("\0")) refuse(`A ${what} cannot contain a NUL character`);
+  if (!key.isWellFormed()) refuse(`A ${what} has to be well-formed Unicode`);
+}
+
+function refuse(message: string): never {
+  throw new KvError("invalid_request", message);
+}
+
+const encoder = new TextEncoder();

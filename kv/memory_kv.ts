@@ -1,0 +1,99 @@
+/**
+ * The store's rules in one process, without replication or disk: the same operations, limits, pages
+ * and answers as a cluster's, for tests of the apps and for development.
+ *
+ * `beforeCall` lets a test delay or fail a call at any point: what it throws comes out of the call,
+ * before the operation is applied.
+ */
+import { lsn } from "../proto/ids.ts";
+import { isBlobRef, type StoredCell } from "./cell_store.ts";
+import { GroupState } from "./group_state.ts";
+import {
+  type Cell,
+  type FullCell,
+  INLINE_BYTES_MAX,
+  type Kv,
+  type RowOp,
+  type RowPage,
+  type RowPageOptions,
+  type RowResult,
+  type ScanOptions,
+  type ScanPage,
+} from "./kv.ts";
+import { checkKey, checkRowOp } from "./limits.ts";
+import { toLogRowOp, toRowResult } from "./log_value.ts";
+import { MemoryCellStore } from "./memory_cell_store.ts";
+import { readRowPage, readScanPage } from "./pages.ts";
+
+export interface MemoryKvOptions {
+  readonly rowBytesMax?: number;
+  readonly beforeCall?: (call: "get" | "getRow" | "scan" | "apply", row: string) =>
+    | void
+    | Promise<void>;
+}
+
+export class MemoryKv implements Kv {
+  readonly #state: GroupState;
+  readonly #beforeCall: NonNullable<MemoryKvOptions["beforeCall"]>;
+  #lastSeq = 0;
+
+  constructor(options: MemoryKvOptions = {}) {
+    const { rowBytesMax = 64 * 1024 * 1024, beforeCall = () => {} } = options;
+    this.#state = new GroupState(new MemoryCellStore(), { rowBytesMax });
+    this.#beforeCall = beforeCall;
+  }
+
+  async get(row: string, column: string): Promise<FullCell | null> {
+    checkKey("row", row);
+    checkKey("column", column);
+    await this.#beforeCall("get", row);
+    const cell = this.#state.store.get(row, column);
+    if (cell === undefined || isBlobRef(cell.value)) return null;
+    return { column, version: cell.version, size: cell.size, value: cell.value.slice() };
+  }
+
+  async getRow(row: string, options: RowPageOptions = {}): Promise<RowPage> {
+    checkKey("row", row);
+    await this.#beforeCall("getRow", row);
+    const page = readRowPage(this.#state.store, row, options);
+    return { cells: page.cells.map((cell) => toCell(cell, options)), next: page.next };
+  }
+
+  async scan(options: ScanOptions): Promise<ScanPage> {
+    await this.#beforeCall("scan", options.prefix ?? options.startRow ?? "");
+    const page = readScanPage(this.#state.store, options, { startKey: "", endKey: null });
+    return {
+      cells: page.cells.map((cell) => ({ row: cell.row, ...toCell(cell, options) })),
+      next: page.next,
+    };
+  }
+
+  async apply(op: RowOp): Promise<RowResult> {
+    checkRowOp(op);
+    await this.#beforeCall("apply", op.row);
+    const seq = ++this.#lastSeq;
+    const stamp = { clientId: "memory-kv", seq, firstIncomplete: seq, issuedMs: 0 };
+    const outcome = this.#state.apply(
+      { kind: "rowOp", stamp, timeMs: 0, op: toLogRowOp(copyValues(op)) },
+      lsn(this.#state.appliedLsn + 1),
+    );
+    if (outcome === null) throw new Error("a row operation always has an outcome");
+    return toRowResult(outcome);
+  }
+}
+
+/** The caller may reuse its buffers as soon as the call returns. */
+function copyValues(op: RowOp): RowOp {
+  return {
+    ...op,
+    mutations: op.mutations.map((part) =>
+      "value" in part ? { ...part, value: part.value.slice() } : part
+    ),
+  };
+}
+
+function toCell(cell: StoredCell, options: { keysOnly?: boolean }): Cell {
+  const { column, version, size, value } = cell;
+  const shown = options.keysOnly !== true && size <= INLINE_BYTES_MAX && !isBlobRef(value);
+  return shown ? { column, version, size, value: value.slice() } : { column, version, size };
+}

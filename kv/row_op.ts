@@ -1,0 +1,245 @@
+/**
+ * What a row operation does to a row: conditions first, then all mutations or none.
+ *
+ * Pure and deterministic: every replica runs it on the same state at the same place in the log and
+ * gets the same cells and the same answer. It works on the log's form of an operation, in which a
+ * large value is a reference to a file and every value carries its size and checksum.
+ *
+ * Start at {@link evaluateRowOp}. Limits of keys and values are checked before, in limits.ts.
+ */
+import { type Version, version as toVersion } from "../proto/ids.ts";
+import { type BlobRef, type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
+import { crc32 } from "node:zlib";
+
+/** A value on its way into the store. */
+export interface LogValue {
+  readonly size: number;
+  readonly crc: number;
+  readonly value: Uint8Array | BlobRef;
+}
+
+export type LogCondition =
+  | { readonly column: string; readonly is: "absent" | "present" }
+  | { readonly column: string; readonly is: "version"; readonly version: Version }
+  | { readonly column: string; readonly is: "value"; readonly value: LogValue };
+
+export type LogMutation =
+  | { readonly kind: "put"; readonly column: string; readonly value: LogValue }
+  | { readonly kind: "delete"; readonly column: string }
+  | { readonly kind: "deletePrefix"; readonly prefix: string }
+  | { readonly kind: "add"; readonly column: string; readonly by: number }
+  | {
+    readonly kind: "append";
+    readonly counter: string;
+    readonly prefix: string;
+    readonly value: LogValue;
+  };
+
+export interface LogRowOp {
+  readonly row: string;
+  readonly conditions: readonly LogCondition[];
+  readonly mutations: readonly LogMutation[];
+}
+
+/** The answer that is recorded and sent; `failed` says why nothing was applied. */
+export type RowOutcome =
+  | { readonly kind: "applied"; readonly version: Version; readonly numbers: readonly number[] }
+  | { readonly kind: "refused"; readonly conditionIndex: number; readonly version: Version }
+  | {
+    readonly kind: "failed";
+    readonly code: "row_too_large" | "invalid_request";
+    readonly message: string;
+  };
+
+/** What a successful operation changes; `cell: null` deletes. At most one entry a column. */
+export interface RowChanges {
+  readonly cells: ReadonlyMap<string, StoredCell | null>;
+  /** Change of the row's bytes, counted as `cellBytes` does. */
+  readonly bytesDelta: number;
+  readonly cellsDelta: number;
+}
+
+/** What a cell is charged: its column, its value if inline, and a constant for the bookkeeping. */
+export function cellBytes(column: string, value: { size: number; value: unknown }): number {
+  return CELL_OVERHEAD_BYTES + column.length + (value.value instanceof Uint8Array ? value.size : 0);
+}
+
+const CELL_OVERHEAD_BYTES = 64;
+
+/**
+ * Evaluates `op` at log position `at` without changing the store.
+ *
+ * @param rowBytes bytes of the row now, as the sum of `cellBytes`
+ * @param rowBytesMax an operation that would grow the row beyond it fails with `row_too_large`
+ */
+export function evaluateRowOp(
+  store: CellStore,
+  op: LogRowOp,
+  limits: { at: Version; rowBytes: number; rowBytesMax: number },
+): { outcome: RowOutcome; changes: RowChanges | null } {
+  for (const [conditionIndex, condition] of op.conditions.entries()) {
+    const cell = store.get(op.row, condition.column);
+    if (!holds(condition, cell)) {
+      return {
+        outcome: { kind: "refused", conditionIndex, version: cell?.version ?? toVersion(0) },
+        changes: null,
+      };
+    }
+  }
+  const staged = new StagedRow(store, op.row, limits.at);
+  const numbers: number[] = [];
+  for (const mutation of op.mutations) {
+    const failure = applyMutation(staged, mutation, numbers);
+    if (failure !== null) {
+      return {
+        outcome: { kind: "failed", code: "invalid_request", message: failure },
+        changes: null,
+      };
+    }
+  }
+  const changes = staged.changes();
+  if (changes.bytesDelta > 0 && limits.rowBytes + changes.bytesDelta > limits.rowBytesMax) {
+    const message =
+      `Cannot grow row "${op.row}" from ${limits.rowBytes} by ${changes.bytesDelta} ` +
+      `bytes: a row holds at most ${limits.rowBytesMax}`;
+    return { outcome: { kind: "failed", code: "row_too_large", message }, changes: null };
+  }
+  return { outcome: { kind: "applied", version: limits.at, numbers }, changes };
+}
+
+function holds(condition: LogCondition, cell: StoredCell | undefined): boolean {
+  switch (condition.is) {
+    case "absent":
+      return cell === undefined;
+    case "present":
+      return cell !== undefined;
+    case "version":
+      return (cell?.version ?? 0) === condition.version;
+    case "value": {
+      const wanted = condition.value;
+      if (cell === undefined || cell.size !== wanted.size || cell.crc !== wanted.crc) return false;
+      // Versions are the exact way to compare values that live in files: a checksum can collide.
+      if (isBlobRef(cell.value) || isBlobRef(wanted.value)) return false;
+      return equalBytes(cell.value, wanted.value);
+    }
+  }
+}
+
+/** Returns a sentence when the mutation cannot be applied. */
+function applyMutation(row: StagedRow, mutation: LogMutation, numbers: number[]): string | null {
+  switch (mutation.kind) {
+    case "put":
+      row.put(mutation.column, mutation.value);
+      return null;
+    case "delete":
+      row.delete(mutation.column);
+      return null;
+    case "deletePrefix":
+      row.deletePrefix(mutation.prefix);
+      return null;
+    case "add": {
+      const sum = row.add(mutation.column, mutation.by);
+      if (sum === null) return notANumber(mutation.column);
+      numbers.push(sum);
+      return null;
+    }
+    case "append": {
+      const next = row.add(mutation.counter, 1);
+      if (next === null) return notANumber(mutation.counter);
+      row.put(mutation.prefix + String(next).padStart(APPEND_DIGITS, "0"), mutation.value);
+      numbers.push(next);
+      return null;
+    }
+  }
+}
+
+/** Ten digits sort as numbers up to 9 999 999 999, twice the range of an IMAP UID. */
+const APPEND_DIGITS = 10;
+
+const notANumber = (column: string) => `Column "${column}" does not hold a whole number to add to`;
+
+/** The row as the mutations see it: what they wrote so far, over the store. */
+class StagedRow {
+  readonly #staged = new Map<string, StoredCell | null>();
+
+  constructor(
+    readonly store: CellStore,
+    readonly row: string,
+    readonly at: Version,
+  ) {}
+
+  get(column: string): StoredCell | undefined {
+    const staged = this.#staged.get(column);
+    return staged === null ? undefined : staged ?? this.store.get(this.row, column);
+  }
+
+  put(column: string, value: LogValue): void {
+    const { size, crc } = value;
+    this.#staged.set(column, {
+      row: this.row,
+      column,
+      version: this.at,
+      size,
+      crc,
+      value: value.value,
+    });
+  }
+
+  delete(column: string): void {
+    this.#staged.set(column, null);
+  }
+
+  deletePrefix(prefix: string): void {
+    for (const column of this.#staged.keys()) {
+      if (column.startsWith(prefix)) this.#staged.set(column, null);
+    }
+    const from = { row: this.row, column: prefix };
+    for (const cell of this.store.range({ from })) {
+      if (cell.row !== this.row || !cell.column.startsWith(prefix)) break;
+      this.#staged.set(cell.column, null);
+    }
+  }
+
+  add(column: string, by: number): number | null {
+    const cell = this.get(column);
+    let before = 0;
+    if (cell !== undefined) {
+      if (isBlobRef(cell.value) || cell.size > 20) return null;
+      const text = decoder.decode(cell.value);
+      before = Number(text);
+      if (!/^-?\d+$/.test(text) || !Number.isSafeInteger(before)) return null;
+    }
+    const sum = before + by;
+    if (!Number.isSafeInteger(sum)) return null;
+    const value = encoder.encode(String(sum));
+    this.put(column, { size: value.length, crc: crc32(value), value });
+    return sum;
+  }
+
+  changes(): RowChanges {
+    let bytesDelta = 0, cellsDelta = 0;
+    for (const [column, cell] of this.#staged) {
+      const before = this.store.get(this.row, column);
+      if (before !== undefined) {
+        bytesDelta -= cellBytes(column, before);
+        cellsDelta -= 1;
+      } else if (cell === null) {
+        this.#staged.delete(column);
+      }
+      if (cell !== null) {
+        bytesDelta += cellBytes(column, cell);
+        cellsDelta += 1;
+      }
+    }
+    return { cells: this.#staged, bytesDelta, cellsDelta };
+  }
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}

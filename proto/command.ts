@@ -1,0 +1,69 @@
+/**
+ * What a log entry says: the command, not its effect. Every replica evaluates it at the same place
+ * in the log. In the log and on the wire a command is
+ *
+ *     length   u32 LE   bytes of the JSON
+ *     json     UTF-8    this schema
+ *     bytes             the inline values, one behind the other, in the order of their mention
+ *
+ * A value larger than INLINE_BYTES_MAX is only named (`blob`); its bytes lie in a file of their own.
+ */
+import { z } from "zod";
+import { Epoch, Version } from "./ids.ts";
+
+const Key = z.string().min(1).max(1024);
+
+/** Exactly as the bytes that follow, or a blob's name. */
+export const ValueHead = z.object({
+  size: z.int().nonnegative(),
+  crc: z.int().nonnegative(),
+  blob: z.string().max(128).optional(),
+});
+export type ValueHead = z.infer<typeof ValueHead>;
+
+export const ConditionHead = z.discriminatedUnion("is", [
+  z.object({ is: z.literal("absent"), column: Key }),
+  z.object({ is: z.literal("present"), column: Key }),
+  z.object({ is: z.literal("version"), column: Key, version: Version }),
+  z.object({ is: z.literal("value"), column: Key, value: ValueHead }),
+]);
+
+export const MutationHead = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("put"), column: Key, value: ValueHead }),
+  z.object({ kind: z.literal("delete"), column: Key }),
+  z.object({ kind: z.literal("deletePrefix"), prefix: z.string().max(1024) }),
+  z.object({ kind: z.literal("add"), column: Key, by: z.int() }),
+  z.object({
+    kind: z.literal("append"),
+    counter: Key,
+    prefix: z.string().max(1024),
+    value: ValueHead,
+  }),
+]);
+
+/** Who asks, and which of its requests this is: together they make a retry recognisable. */
+export const RequestStamp = z.object({
+  clientId: z.string().min(8).max(64),
+  /** Counts the client's requests from 1. */
+  seq: z.int().positive(),
+  /** The lowest seq whose answer the client still waits for. */
+  firstIncomplete: z.int().positive(),
+  /** The cluster's wall time at the first attempt, milliseconds since 1970. */
+  issuedMs: z.int(),
+});
+export type RequestStamp = z.infer<typeof RequestStamp>;
+
+export const RowOpHead = z.object({
+  row: Key,
+  conditions: z.array(ConditionHead).max(256),
+  mutations: z.array(MutationHead).min(1).max(256),
+});
+export type RowOpHead = z.infer<typeof RowOpHead>;
+
+export const CommandHead = z.discriminatedUnion("kind", [
+  /** A new primary's first entry: everything before it is decided once this commits. */
+  z.object({ kind: z.literal("epochStart"), reign: Epoch, timeMs: z.int() }),
+  /** `timeMs` never goes back along a log: it is the group's own clock. */
+  z.object({ kind: z.literal("rowOp"), stamp: RequestStamp, timeMs: z.int(), op: RowOpHead }),
+]);
+export type CommandHead = z.infer<typeof CommandHead>;
