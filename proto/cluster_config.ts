@@ -108,8 +108,8 @@ export const ClusterConfig = z.strictObject({
   const names = new Set<string>(), ports = new Set<string>();
   config.node.forEach((node, index) => {
     const name = `${node.role}/${node.id}`, port = `${node.host}:${node.port}`;
-    if (names.has(name)) issue(["node", index, "id"], `there is already a ${name}`);
-    if (ports.has(port)) issue(["node", index, "port"], `${port} is taken by another node`);
+    if (names.has(name)) issue(["node", index, "id"], `an id that no other ${node.role} has`);
+    if (ports.has(port)) issue(["node", index, "port"], `a port that no other node on ${node.host} has`);
     names.add(name);
     ports.add(port);
   });
@@ -137,11 +137,19 @@ export const ClusterConfig = z.strictObject({
   }
   // GRACE counts from receipt, LEASE from sending, on two clocks that may drift apart by 1 %.
   if (grace_ms * 0.99 < lease_ms * 1.01 + 50) {
-    issue(["store", "grace_ms"], `at least lease_ms * 1.03 + 60 (${Math.ceil(lease_ms * 1.03 + 60)})`);
+    issue(
+      ["store", "grace_ms"],
+      `at least lease_ms * 1.03 + 60 (${Math.ceil(lease_ms * 1.03 + 60)})`,
+    );
   }
   if (heartbeat_ms * 3 > lease_ms) issue(["store", "heartbeat_ms"], "at most a third of lease_ms");
 });
 export type ClusterConfig = z.infer<typeof ClusterConfig>;
+
+/** Where a node answers /livez, /readyz and /metrics: at its own port where that speaks HTTP. */
+export function opsPort(node: Pick<NodeEntry, "role" | "port">): number {
+  return node.role === "frontend" || node.role === "balancer" ? node.port : node.port + 1000;
+}
 
 /** One replica group as the configuration wishes it at the first start. */
 export interface GroupPlan {
