@@ -1,0 +1,72 @@
+/** What a primary knows about one other replica of its group, within its own reign. */
+import { type Incarnation, incarnation, type Lsn, lsn as toLsn } from "../proto/ids.ts";
+import type { Member } from "../proto/replication.ts";
+
+/** Appends under way to one replica; answers come back in order, so few are enough. */
+const APPENDS_IN_FLIGHT_MAX = 4;
+const BYTES_IN_FLIGHT_MAX = 16 * 1024 * 1024;
+
+export class PeerProgress {
+  readonly member: Member;
+  /** The process life that answered last; 0 until the first answer. */
+  inc: Incarnation = incarnation(0);
+  /** Everything up to here equals our log and is on the peer's disk. */
+  matchLsn: Lsn = toLsn(0);
+  /** The next entry to send; 0 while we have to ask first where the logs part. */
+  nextLsn: Lsn;
+  /** It adopted our epoch, so appends need not carry the configuration. */
+  hasConfig = false;
+  /** Until when it promised not to act as primary, on our clock; counted from our sending. */
+  leaseUntilMs = -Infinity;
+  heardMs: number;
+  /** When `matchLsn` last rose, or when we last had nothing to send. */
+  progressMs: number;
+  /** Its log ended below what it had acknowledged: its disk forgot. */
+  forgot = false;
+  /** A read of old log entries for it is under way. */
+  readingLog = false;
+  snapshotOffered = false;
+  #inFlight: { lastLsn: Lsn; bytes: number }[] = [];
+  #inFlightBytes = 0;
+
+  constructor(member: Member, options: { nextLsn: Lsn; nowMs: number }) {
+    this.member = member;
+    this.nextLsn = options.nextLsn;
+    this.heardMs = options.nowMs;
+    this.progressMs = options.nowMs;
+  }
+
+  get canSend(): boolean {
+    return this.inc !== 0 && !this.readingLog && !this.snapshotOffered &&
+      this.#inFlight.length < APPENDS_IN_FLIGHT_MAX && this.#inFlightBytes < BYTES_IN_FLIGHT_MAX;
+  }
+
+  get hasInFlight(): boolean {
+    return this.#inFlight.length > 0;
+  }
+
+  sent(lastLsn: Lsn, bytes: number): void {
+    this.#inFlight.push({ lastLsn, bytes });
+    this.#inFlightBytes += bytes;
+    this.nextLsn = toLsn(lastLsn + 1);
+  }
+
+  /** An answer says that everything up to `matchLsn` is safe there. Never lowers. */
+  raiseMatch(matchLsn: Lsn, nowMs: number): void {
+    if (matchLsn > this.matchLsn) {
+      this.matchLsn = matchLsn;
+      this.progressMs = nowMs;
+    }
+    while (this.#inFlight.length > 0 && this.#inFlight[0]!.lastLsn <= matchLsn) {
+      this.#inFlightBytes -= this.#inFlight.shift()!.bytes;
+    }
+    if (this.nextLsn <= matchLsn) this.nextLsn = toLsn(matchLsn + 1);
+  }
+
+  /** Starts over behind `lsn`, because what was sent may be lost. */
+  resendFrom(lsn: Lsn): void {
+    this.#inFlight = [];
+    this.#inFlightBytes = 0;
+    this.nextLsn = lsn;
+  }
+}

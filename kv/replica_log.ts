@@ -1,0 +1,168 @@
+/**
+ * A group's log as the replica sees it: the recent entries themselves, and for all of it which epoch
+ * each position belongs to. Older entries are on disk only; the shell reads them when a replica has
+ * to catch up from there.
+ */
+import { type Epoch, epoch as toEpoch, type Lsn, lsn as toLsn } from "../proto/ids.ts";
+import type { EpochHistory } from "../proto/replication.ts";
+import type { Command } from "./command.ts";
+import { invariant } from "./invariant.ts";
+
+export interface LogEntry {
+  readonly epoch: Epoch;
+  readonly lsn: Lsn;
+  readonly command: Command;
+  /** The command's bytes, as they are logged and sent. */
+  readonly payload: Uint8Array;
+}
+
+export class ReplicaLog {
+  /** Entries up to here are part of a checkpoint and can no longer be told apart. */
+  #baseLsn: Lsn;
+  #lastLsn: Lsn;
+  #history: { epoch: Epoch; firstLsn: Lsn }[];
+  /** The entries (#lastLsn - length, #lastLsn]. */
+  #recent: LogEntry[] = [];
+  #recentBytes = 0;
+
+  constructor(recovered: { baseLsn: Lsn; history: EpochHistory; entries: readonly LogEntry[] }) {
+    this.#baseLsn = recovered.baseLsn;
+    this.#lastLsn = recovered.baseLsn;
+    this.#history = recovered.history.map((item) => ({ ...item }));
+    for (const entry of recovered.entries) this.append(entry);
+  }
+
+  get baseLsn(): Lsn {
+    return this.#baseLsn;
+  }
+
+  get lastLsn(): Lsn {
+    return this.#lastLsn;
+  }
+
+  get lastEpoch(): Epoch {
+    return this.epochAt(this.#lastLsn) ?? toEpoch(0);
+  }
+
+  get history(): EpochHistory {
+    return this.#history.map((item) => ({ ...item }));
+  }
+
+  get recentBytes(): number {
+    return this.#recentBytes;
+  }
+
+  /** The epoch of the entry at `lsn`; 0 for position 0; null when that position is not known. */
+  epochAt(lsn: Lsn): Epoch | null {
+    if (lsn === 0) return toEpoch(0);
+    if (lsn > this.#lastLsn) return null;
+    for (let i = this.#history.length - 1; i >= 0; i--) {
+      if (this.#history[i]!.firstLsn <= lsn) return this.#history[i]!.epoch;
+    }
+    return null;
+  }
+
+  append(entry: LogEntry): void {
+    invariant(
+      entry.lsn === this.#lastLsn + 1 && entry.epoch >= this.lastEpoch,
+      "A1",
+      () => `entry ${entry.epoch}/${entry.lsn} behind ${this.lastEpoch}/${this.#lastLsn}`,
+    );
+    if (entry.epoch !== this.lastEpoch || this.#history.length === 0) {
+      this.#history.push({ epoch: entry.epoch, firstLsn: entry.lsn });
+    }
+    this.#lastLsn = entry.lsn;
+    this.#recent.push(entry);
+    this.#recentBytes += entry.payload.length;
+  }
+
+  /** Forgets everything behind `lsn` and returns it, oldest first, as far as it is in memory. */
+  truncateAfter(lsn: Lsn): LogEntry[] {
+    const removed: LogEntry[] = [];
+    while (this.#recent.length > 0 && this.#recent.at(-1)!.lsn > lsn) {
+      const entry = this.#recent.pop()!;
+      this.#recentBytes -= entry.payload.length;
+      removed.push(entry);
+    }
+    if (this.#lastLsn > lsn) this.#lastLsn = lsn;
+    this.#history = this.#history.filter((item) => item.firstLsn <= lsn);
+    return removed.reverse();
+  }
+
+  /** A checkpoint as of `lsn` replaced everything. */
+  reset(lsn: Lsn, history: EpochHistory): void {
+    this.#baseLsn = lsn;
+    this.#lastLsn = lsn;
+    this.#history = history.filter((item) => item.firstLsn <= lsn).map((item) => ({ ...item }));
+    this.#recent = [];
+    this.#recentBytes = 0;
+  }
+
+  /** The entry at `lsn`, or undefined when it is not in memory. */
+  at(lsn: Lsn): LogEntry | undefined {
+    const first = this.#firstRecentLsn;
+    return lsn < first ? undefined : this.#recent[lsn - first];
+  }
+
+  /** Entries from `lsn` on, at least one if there is one; null when they are not in memory. */
+  from(lsn: Lsn, limits: { entriesMax: number; bytesMax: number }): LogEntry[] | null {
+    const first = this.#firstRecentLsn;
+    if (lsn < first) return null;
+    const entries: LogEntry[] = [];
+    let bytes = 0;
+    for (let i = lsn - first; i < this.#recent.length; i++) {
+      const entry = this.#recent[i]!;
+      bytes += entryBytes(entry);
+      if (entries.length > 0 && (bytes > limits.bytesMax || entries.length >= limits.entriesMax)) {
+        break;
+      }
+      entries.push(entry);
+    }
+    return entries;
+  }
+
+  /** Drops entries up to `lsn` from memory, oldest first, until `keepBytes` are left. */
+  trim(lsn: Lsn, keepBytes: number): void {
+    let count = 0;
+    while (count < this.#recent.length && this.#recentBytes > keepBytes) {
+      const entry = this.#recent[count]!;
+      if (entry.lsn > lsn) break;
+      this.#recentBytes -= entry.payload.length;
+      count += 1;
+    }
+    if (count > 0) this.#recent.splice(0, count);
+  }
+
+  get #firstRecentLsn(): Lsn {
+    return toLsn(this.#lastLsn - this.#recent.length + 1);
+  }
+}
+
+/** Bytes that sending the entry costs, the files that it mentions included. */
+export function entryBytes(entry: LogEntry): number {
+  let bytes = entry.payload.length;
+  if (entry.command.kind !== "rowOp") return bytes;
+  for (const part of entry.command.op.mutations) {
+    if ("value" in part && !(part.value.value instanceof Uint8Array)) bytes += part.value.size;
+  }
+  return bytes;
+}
+
+/**
+ * The last position at which two logs agree, from their histories alone: by log matching, two
+ * entries of one epoch and position are the same entry, and so is everything before them.
+ * Returns null when the logs can only be compared below what is left of one of them.
+ */
+export function commonPosition(
+  mine: { baseLsn: Lsn; lastLsn: Lsn; history: EpochHistory },
+  theirs: { baseLsn: Lsn; lastLsn: Lsn; history: EpochHistory },
+): Lsn | null {
+  const lastOf = (log: typeof mine, index: number) =>
+    index + 1 < log.history.length ? log.history[index + 1]!.firstLsn - 1 : log.lastLsn;
+  for (let i = mine.history.length - 1; i >= 0; i--) {
+    const j = theirs.history.findLastIndex((item) => item.epoch === mine.history[i]!.epoch);
+    if (j === -1) continue;
+    return toLsn(Math.min(lastOf(mine, i), lastOf(theirs, j)));
+  }
+  return mine.baseLsn === 0 && theirs.baseLsn === 0 ? toLsn(0) : null;
+}

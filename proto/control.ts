@@ -1,0 +1,103 @@
+/** Between the coordinator and everybody else. */
+import { z } from "zod";
+import { Role } from "./cluster_config.ts";
+import { ClusterStatus } from "./cluster_status.ts";
+import { Epoch, GroupId, Incarnation, Lsn, NodeId, StoreId } from "./ids.ts";
+import { ConfigChange, GroupConfig, Member } from "./replication.ts";
+import { method, oneWay } from "./rpc.ts";
+import { RouteTable } from "./routes.ts";
+
+/** What a backend says of its replica of one group. */
+export const GroupReport = z.object({
+  gid: GroupId,
+  /** The last configuration that it adopted; 0 for none. */
+  epoch: Epoch,
+  role: z.enum(["idle", "learner", "secondary", "primary"]),
+  lastEpoch: Epoch,
+  lastLsn: Lsn,
+  commitLsn: Lsn,
+  /** As the primary: reconciled and answering. */
+  serving: z.boolean(),
+  /** As a secondary: how long ago the primary was heard. */
+  silentMs: z.number(),
+  rows: z.number(),
+  cells: z.number(),
+  bytes: z.number(),
+  readsPerSecond: z.number(),
+  writesPerSecond: z.number(),
+});
+export type GroupReport = z.infer<typeof GroupReport>;
+
+export const StoreReport = z.object({
+  store: StoreId,
+  inc: Incarnation,
+  /** On its way out: gives its offices away and should not be given new ones. */
+  draining: z.boolean(),
+  logBytes: z.number(),
+  dataBytes: z.number(),
+  groups: z.array(GroupReport).max(1000),
+});
+export type StoreReport = z.infer<typeof StoreReport>;
+
+/** Every process to the coordinator, twice a second. */
+export const NodeReport = z.object({
+  role: Role,
+  id: z.int().nonnegative(),
+  /** Names this life of the process; the supervisor reports its end under this id. */
+  spawnId: z.string().max(64),
+  pid: z.int(),
+  startedMs: z.number(),
+  ready: z.boolean(),
+  requestsPerSecond: z.number(),
+  cpu: z.number(),
+  memoryBytes: z.number(),
+  connections: z.number().nullable(),
+  problem: z.string().max(300).nullable(),
+  /** The map that the sender holds, so that a newer one can be sent back. */
+  routesVersion: z.int().nonnegative(),
+  store: StoreReport.nullable(),
+});
+export type NodeReport = z.infer<typeof NodeReport>;
+
+export const ReportReply = z.object({
+  /** The cluster's wall time, for requests' stamps. */
+  nowMs: z.number(),
+  routes: RouteTable.nullable(),
+});
+
+export const coordinatorConversation = {
+  report: method(NodeReport, ReportReply),
+  routes: method(z.object({}), RouteTable),
+  /** A primary asks for a change of its group's configuration. */
+  propose: method(
+    z.object({
+      gid: GroupId,
+      node: NodeId,
+      store: StoreId,
+      inc: Incarnation,
+      epoch: Epoch,
+      changeId: z.string().max(64),
+      change: ConfigChange,
+    }),
+    z.object({ result: z.enum(["done", "refused"]), config: GroupConfig.nullable() }),
+  ),
+  /** A secondary has not heard its primary for longer than it promised to wait. */
+  suspect: method(
+    z.object({ gid: GroupId, node: NodeId, epoch: Epoch, silentMs: z.number() }),
+    z.object({}),
+  ),
+  /** A supervisor saw this process end: proof of death. */
+  exited: method(z.object({ node: z.string(), spawn: z.string() }), z.object({})),
+  configOf: method(z.object({ gid: GroupId }), z.object({ config: GroupConfig.nullable() })),
+  status: method(z.object({}), ClusterStatus),
+};
+
+/** coordinator → backend. */
+export const backendConversation = {
+  /** A durable configuration, and who should be brought up to date by its primary. */
+  config: oneWay(z.object({ config: GroupConfig, learners: z.array(Member).max(16) })),
+  /** Where do you stand? Asked before an election. */
+  poll: method(z.object({}), StoreReport),
+  memberDown: oneWay(z.object({ gid: GroupId, node: NodeId, inc: Incarnation })),
+  handOver: oneWay(z.object({ gid: GroupId, to: NodeId })),
+};

@@ -1,0 +1,121 @@
+/** client → backend: operations on rows. Values follow the line as raw bytes, in order of mention. */
+import { z } from "zod";
+import { RequestStamp, RowOpHead } from "./command.ts";
+import { Epoch, GroupId, Lsn, NodeId, Version } from "./ids.ts";
+import { method } from "./rpc.ts";
+import { RouteTable } from "./routes.ts";
+
+const Key = z.string().min(1).max(1024);
+/** Where the caller believes the row to be; the node checks. */
+const target = {
+  gid: GroupId,
+  /** How often this request was passed on by a node that is not the primary. */
+  hops: z.int().nonnegative().max(3),
+};
+
+export const ApplyRequest = z.object({ ...target, stamp: RequestStamp, op: RowOpHead });
+export const ApplyReply = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("applied"), version: Version, numbers: z.array(z.number()) }),
+  z.object({ kind: z.literal("refused"), conditionIndex: z.int(), version: Version }),
+  z.object({
+    kind: z.literal("failed"),
+    code: z.enum(["row_too_large", "invalid_request"]),
+    message: z.string(),
+  }),
+]);
+
+const CellHead = z.object({
+  column: z.string(),
+  version: Version,
+  size: z.int().nonnegative(),
+  /** Whether the value's bytes follow. */
+  inline: z.boolean(),
+});
+const PageOptions = {
+  limit: z.int().min(1).max(1000).optional(),
+  keysOnly: z.boolean().optional(),
+};
+
+export const GetRequest = z.object({ ...target, row: Key, column: Key });
+export const GetReply = z.object({
+  cell: z.object({ version: Version, size: z.int(), crc: z.int() }).nullable(),
+});
+
+export const GetRowRequest = z.object({
+  ...target,
+  row: Key,
+  ...PageOptions,
+  prefix: z.string().max(1024).optional(),
+  start: z.string().max(1024).optional(),
+  after: z.string().max(1024).optional(),
+  reverse: z.boolean().optional(),
+});
+export const GetRowReply = z.object({ cells: z.array(CellHead), next: z.string().nullable() });
+
+export const ScanRequest = z.object({
+  ...target,
+  ...PageOptions,
+  startRow: z.string().max(1024).optional(),
+  endRow: z.string().max(1024).nullable().optional(),
+  prefix: z.string().max(1024).optional(),
+  after: z.object({ row: Key, column: z.string().max(1024) }).optional(),
+});
+export const ScanReply = z.object({
+  cells: z.array(CellHead.extend({ row: z.string() })),
+  next: z.object({ row: z.string(), column: z.string() }).nullable(),
+});
+
+/** Details of a `not_primary` error. */
+export const NotPrimaryDetails = z.object({
+  /** The node to ask, when this one knows. */
+  hint: NodeId.nullable().optional(),
+  /** The command may still be committed: only the same request may be tried again. */
+  maybeApplied: z.boolean().optional(),
+});
+
+/** Raw rows of one node, primary or not, for the operator; each value is cut to `valueBytes`. */
+export const RowsRequest = z.object({
+  start: z.string().max(1024),
+  after: z.object({ row: z.string(), column: z.string() }).optional(),
+  limit: z.int().min(1).max(500),
+  valueBytes: z.int().min(0).max(4096),
+});
+export const RowsReply = z.object({
+  cells: z.array(z.object({
+    gid: GroupId,
+    row: z.string(),
+    column: z.string(),
+    version: Version,
+    size: z.int(),
+    /** The value lies in a file of its own. */
+    large: z.boolean(),
+    /** The first bytes of the value, base64. */
+    head: z.string(),
+  })),
+  next: z.object({ row: z.string(), column: z.string() }).nullable(),
+});
+
+export const DigestReply = z.object({
+  groups: z.array(z.object({
+    gid: GroupId,
+    epoch: Epoch,
+    appliedLsn: Lsn,
+    hash: z.string(),
+    rows: z.number(),
+    cells: z.number(),
+  })),
+});
+
+export const kvConversation = {
+  /** Answered once the operation is on the disk of every member in sync. */
+  apply: method(ApplyRequest, ApplyReply),
+  get: method(GetRequest, GetReply),
+  getRow: method(GetRowRequest, GetRowReply),
+  scan: method(ScanRequest, ScanReply),
+  /** The map as this node last heard it, so that clients need no coordinator. */
+  routes: method(z.object({}), RouteTable),
+  rows: method(RowsRequest, RowsReply),
+  /** One value in full, from this node's own state, for the operator. */
+  rowValue: method(z.object({ row: Key, column: Key }), GetReply),
+  digest: method(z.object({}), DigestReply),
+};

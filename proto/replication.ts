@@ -1,0 +1,140 @@
+/**
+ * What the replicas of one group say to each other. Every message is one-way and carries a head;
+ * answers are messages of their own. Values travel behind the line as raw bytes.
+ */
+import { z } from "zod";
+import { Epoch, GroupId, Incarnation, Lsn, NodeId, StoreId } from "./ids.ts";
+import { oneWay } from "./rpc.ts";
+
+export const Member = z.object({ node: NodeId, store: StoreId });
+export type Member = z.infer<typeof Member>;
+
+/**
+ * Who holds a group's data and who orders its writes. The coordinator keeps one durable record a
+ * group and changes it by compare-and-swap on `epoch`, which every change raises by one.
+ */
+export const GroupConfig = z.object({
+  gid: GroupId,
+  epoch: Epoch,
+  /** The epoch in which the current primary was elected; a new election is always a new reign. */
+  reign: Epoch,
+  primary: z.object({ node: NodeId, store: StoreId, inc: Incarnation }),
+  /** Members whose disk must hold an entry before it is committed; includes the primary. */
+  inSync: z.array(Member).min(1).max(16),
+  /** Not in sync, but complete, because nothing could be committed since they left. */
+  eligible: z.array(Member).max(16),
+  minInSync: z.int().min(1),
+  /** A reign that is certainly over: nobody needs to wait for leases granted to it. */
+  deadReign: Epoch.nullable(),
+  /** Names the change that made this configuration, so that its author can recognise it. */
+  changeId: z.string().max(64),
+  reason: z.string().max(200),
+});
+export type GroupConfig = z.infer<typeof GroupConfig>;
+
+const head = {
+  gid: GroupId,
+  from: NodeId,
+  store: StoreId,
+  inc: Incarnation,
+  /** The receiver's process life that this is meant for; 0 while the sender does not know it. */
+  toInc: Incarnation,
+  epoch: Epoch,
+  reign: Epoch,
+};
+
+/** Where each epoch's entries begin in a log, ascending. */
+export const EpochHistory = z.array(z.object({ epoch: Epoch, firstLsn: Lsn })).max(10_000);
+export type EpochHistory = z.infer<typeof EpochHistory>;
+
+/** primary → replica: make these entries durable, then answer `appendAck`. Entries' bytes follow. */
+export const Append = z.object({
+  kind: z.literal("append"),
+  ...head,
+  /** Present until the receiver is known to have adopted this epoch. */
+  config: GroupConfig.optional(),
+  /** The receiver must hold this entry right before the first of `entries`. */
+  prevEpoch: Epoch,
+  prevLsn: Lsn,
+  entries: z.array(z.object({
+    epoch: Epoch,
+    lsn: Lsn,
+    /** Bytes of the entry itself. */
+    size: z.int().nonnegative(),
+    /** Files that the entry mentions; their bytes follow the entry's, unless `gone`. */
+    blobs: z.array(z.object({
+      blob: z.string().max(128),
+      size: z.int().nonnegative(),
+      gone: z.boolean().optional(),
+    })).optional(),
+  })).max(1024),
+  commitLsn: Lsn,
+});
+export type Append = z.infer<typeof Append>;
+
+/** replica → primary: everything up to `matchLsn` is yours, and on my disk. */
+export const AppendAck = z.object({ kind: z.literal("appendAck"), ...head, matchLsn: Lsn });
+export type AppendAck = z.infer<typeof AppendAck>;
+
+/** replica → primary: I do not hold `prevLsn` of `prevEpoch`; find where our logs part. */
+export const AppendNack = z.object({
+  kind: z.literal("appendNack"),
+  ...head,
+  lastLsn: Lsn,
+  /** Entries up to here are in a checkpoint; only what is behind it can be compared. */
+  baseLsn: Lsn,
+  history: EpochHistory,
+});
+export type AppendNack = z.infer<typeof AppendNack>;
+
+/** anybody → anybody: `epoch` is newer than yours, or `toInc` was an earlier life of mine. */
+export const Behind = z.object({ kind: z.literal("behind"), ...head });
+export type Behind = z.infer<typeof Behind>;
+
+/** primary → replica: promise me not to act as primary for a while. */
+export const Heartbeat = z.object({
+  kind: z.literal("heartbeat"),
+  ...head,
+  config: GroupConfig,
+  /** The primary's monotonic clock at sending, echoed by the answer. */
+  sentMs: z.number(),
+  commitLsn: Lsn,
+  /** The hash of the applied state as of an earlier entry, to be compared. */
+  check: z.object({ lsn: Lsn, hash: z.string() }).nullable(),
+});
+export type Heartbeat = z.infer<typeof Heartbeat>;
+
+/** replica → primary: promised. `sentMs` is the heartbeat's. */
+export const HeartbeatAck = z.object({
+  kind: z.literal("heartbeatAck"),
+  ...head,
+  sentMs: z.number(),
+});
+export type HeartbeatAck = z.infer<typeof HeartbeatAck>;
+
+/** primary → learner: my log no longer reaches back to yours; fetch a checkpoint from me. */
+export const SnapshotOffer = z.object({ kind: z.literal("snapshotOffer"), ...head });
+export type SnapshotOffer = z.infer<typeof SnapshotOffer>;
+
+export const ReplicaMessage = z.discriminatedUnion("kind", [
+  Append,
+  AppendAck,
+  AppendNack,
+  Behind,
+  Heartbeat,
+  HeartbeatAck,
+  SnapshotOffer,
+]);
+export type ReplicaMessage = z.infer<typeof ReplicaMessage>;
+
+/** What a primary asks the coordinator to change. */
+export const ConfigChange = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("remove"), member: Member }),
+  z.object({ kind: z.literal("add"), member: Member }),
+  /** "I shall not read or commit any more": makes `to` primary, which need not wait for leases. */
+  z.object({ kind: z.literal("relinquish"), to: Member }),
+]);
+export type ConfigChange = z.infer<typeof ConfigChange>;
+
+/** Between the replicas; on the control connection, but for appends and their acks. */
+export const replicaConversation = { replica: oneWay(ReplicaMessage) };
