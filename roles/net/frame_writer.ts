@@ -1,0 +1,169 @@
+/**
+ * The writing half of a connection: a queue of frames and one loop that hands them to the socket.
+ *
+ * Everything queued while a write is under way goes out with the next one, so a busy connection
+ * makes few large writes and an idle one writes at once. Lines and small payloads are joined in a
+ * buffer; large payloads go to the socket as they are. The queue is bounded by its user, who looks
+ * at `queuedBytes` before adding to it.
+ */
+
+interface QueuedFrame {
+  readonly line: string;
+  readonly payload: readonly Uint8Array[];
+}
+
+export interface FrameWriterOptions {
+  readonly conn: Deno.Conn;
+  /** Called once when the socket fails; nothing is written after that. */
+  readonly onFailure: (error: unknown) => void;
+  /** Called each time everything queued has been written. */
+  readonly onDrained: () => void;
+}
+
+const BUFFER_BYTES = 32 * 1024;
+/** A payload of up to this size is cheaper to copy than to write on its own. */
+const JOINED_PAYLOAD_BYTES_MAX = 8 * 1024;
+const NO_PAYLOAD: readonly Uint8Array[] = [];
+const utf8Encoder = new TextEncoder();
+
+export class FrameWriter {
+  /** What waits for the socket. Lines count one per UTF-16 unit: good enough for a limit. */
+  queuedBytes = 0;
+  /** Frames handed to the socket so far: frame n (from 1) is still ours while this is below n. */
+  handedOverCount = 0;
+  /** When the socket last took bytes, or the queue last stopped being empty (performance.now()). */
+  progressMs = 0;
+  readonly #options: FrameWriterOptions;
+  #queue: QueuedFrame[] = [];
+  #queuedCount = 0;
+  #writing = false;
+  #ended = false;
+  readonly #buffer = new Uint8Array(BUFFER_BYTES);
+  #used = 0;
+  #idleWaiters: (() => void)[] = [];
+
+  constructor(options: FrameWriterOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Queues one frame and returns its number. The payload must not change until it is written.
+   * After `end()` frames are taken and never handed over.
+   */
+  add(line: string, payload: readonly Uint8Array[] = NO_PAYLOAD): number {
+    if (this.#ended) return ++this.#queuedCount;
+    this.#queue.push({ line, payload });
+    this.queuedBytes += frameBytes(line, payload);
+    if (!this.#writing) {
+      this.#writing = true;
+      this.progressMs = performance.now();
+      // A microtask later, so that all frames of one turn leave together.
+      queueMicrotask(() => void this.#writeAll());
+    }
+    return ++this.#queuedCount;
+  }
+
+  get writing(): boolean {
+    return this.#writing;
+  }
+
+  /** Resolves when everything queued has been written, or never will be. */
+  whenIdle(): Promise<void> {
+    if (!this.#writing) return Promise.resolve();
+    return new Promise((resolve) => this.#idleWaiters.push(resolve));
+  }
+
+  /** Drops what is queued. A write that is under way fails when its owner closes the socket. */
+  end(): void {
+    this.#ended = true;
+    this.#queue = [];
+    this.queuedBytes = 0;
+  }
+
+  async #writeAll(): Promise<void> {
+    try {
+      while (this.#queue.length > 0) {
+        const frames = this.#queue;
+        this.#queue = [];
+        for (const frame of frames) {
+          if (this.#ended) return;
+          this.handedOverCount++;
+          const rest = this.#writeFrame(frame);
+          if (rest !== undefined) await rest;
+        }
+        await this.#flush();
+      }
+      if (!this.#ended) this.#options.onDrained();
+    } catch (error) {
+      if (!this.#ended) {
+        this.end();
+        this.#options.onFailure(error);
+      }
+    } finally {
+      this.#writing = false;
+      for (const resolve of this.#idleWaiters.splice(0)) resolve();
+    }
+  }
+
+  #writeFrame(frame: QueuedFrame): Promise<void> | undefined {
+    const { line, payload } = frame;
+    // UTF-8 needs at most three bytes per UTF-16 unit. Most frames take this way, without a promise.
+    if (payload.length === 0 && line.length * 3 <= BUFFER_BYTES - this.#used) {
+      this.#encode(line);
+      return undefined;
+    }
+    return this.#writeLargeFrame(frame);
+  }
+
+  async #writeLargeFrame({ line, payload }: QueuedFrame): Promise<void> {
+    if (line.length * 3 > BUFFER_BYTES - this.#used) await this.#flush();
+    if (line.length * 3 > BUFFER_BYTES) {
+      await this.#write(utf8Encoder.encode(line));
+      this.#settle(line.length);
+    } else {
+      this.#encode(line);
+    }
+    for (const part of payload) {
+      if (part.length > BUFFER_BYTES - this.#used) await this.#flush();
+      if (part.length <= JOINED_PAYLOAD_BYTES_MAX) {
+        this.#buffer.set(part, this.#used);
+        this.#used += part.length;
+      } else {
+        await this.#flush();
+        await this.#write(part);
+      }
+      this.#settle(part.length);
+    }
+  }
+
+  #encode(line: string): void {
+    this.#used += utf8Encoder.encodeInto(line, this.#buffer.subarray(this.#used)).written;
+    this.#settle(line.length);
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#used === 0) return;
+    const bytes = this.#buffer.subarray(0, this.#used);
+    await this.#write(bytes);
+    this.#used = 0;
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    let written = 0;
+    while (written < bytes.length) {
+      const rest = written === 0 ? bytes : bytes.subarray(written);
+      written += await this.#options.conn.write(rest);
+      this.progressMs = performance.now();
+    }
+  }
+
+  #settle(bytes: number): void {
+    if (!this.#ended) this.queuedBytes -= bytes;
+  }
+}
+
+function frameBytes(line: string, payload: readonly Uint8Array[]): number {
+  let bytes = line.length;
+  for (const part of payload) bytes += part.length;
+  return bytes;
+}

@@ -1,0 +1,516 @@
+/**
+ * One connection between two nodes after its handshake: many calls in both directions at once.
+ *
+ * Promises: a call settles, by answer, error, timeout or the connection's end, and tells whether it
+ * may have reached the other side. What the peer sends is checked; a peer that breaks the protocol
+ * is told and cut off. No queue grows without limit: see {@link RpcLimits}. Requests run at the same
+ * time and are answered in the order in which they finish; they start in the order of arrival.
+ *
+ * Not here: making connections (rpc_server.ts, rpc_peer.ts), and doing anything twice. Start at
+ * {@link RpcConnection.call} for the one side and `#serve` for the other. proto/rpc.ts draws the
+ * messages.
+ */
+import {
+  encodeLine,
+  FRAME_LIMITS,
+  type FrameDecoder,
+  FrameError,
+  type FrameLimits,
+} from "../../proto/codec.ts";
+import {
+  type CallName,
+  type Conversation,
+  type NoticeName,
+  readEnvelope,
+  type ReplyOf,
+  type RequestOf,
+} from "../../proto/rpc.ts";
+import { FrameWriter } from "./frame_writer.ts";
+import { closeQuietly } from "./handshake.ts";
+import { unwatchLiveness, watchLiveness } from "./liveness.ts";
+import { type PendingCall, PendingCalls } from "./pending_calls.ts";
+import { errorFromWire, errorToWire, RpcError } from "./rpc_error.ts";
+import { type BoundMethod, isAnswerWithPayload, type RpcServices } from "./rpc_service.ts";
+
+export interface RpcLimits {
+  readonly frame: FrameLimits;
+  /** Requests of the peer that run at once, and the bytes of their payloads. Then we stop reading. */
+  readonly servedMax: number;
+  readonly servedPayloadBytesMax: number;
+  /** Own calls that wait for an answer. Then calls fail with `busy`. */
+  readonly pendingMax: number;
+  /** Bytes that wait for the socket. Then calls fail with `busy` and notices are dropped. */
+  readonly queuedBytesMax: number;
+  /** Answers that the peer does not take: above the first we stop reading, above the other we close. */
+  readonly answerBytesPause: number;
+  readonly answerBytesMax: number;
+  /** With calls pending and nothing heard for so long: ask, and in the end give up. */
+  readonly pingAfterMs: number;
+  readonly deadAfterMs: number;
+}
+
+const MIB = 1024 * 1024;
+
+export const RPC_LIMITS: RpcLimits = {
+  frame: FRAME_LIMITS,
+  servedMax: 1024,
+  servedPayloadBytesMax: 64 * MIB,
+  pendingMax: 16 * 1024,
+  queuedBytesMax: 32 * MIB,
+  answerBytesPause: 8 * MIB,
+  answerBytesMax: 256 * MIB,
+  pingAfterMs: 3_000,
+  deadAfterMs: 10_000,
+};
+
+export const CALL_TIMEOUT_MS = 5_000;
+
+/** Told about our own failures and about peers that break the protocol, never about plain KvErrors. */
+export type RpcErrorListener = (
+  error: unknown,
+  where: { readonly peer: string; readonly method: string | null },
+) => void;
+
+export interface CallOptions {
+  /** {@link CALL_TIMEOUT_MS} when absent. */
+  readonly timeoutMs?: number;
+  /** Ends the wait with the signal's reason; the other side goes on with the request. */
+  readonly signal?: AbortSignal;
+}
+
+export interface RpcConnectionOptions {
+  readonly conn: Deno.TcpConn;
+  readonly decoder: FrameDecoder;
+  readonly peer: string;
+  readonly services: RpcServices;
+  readonly limits?: Partial<RpcLimits>;
+  readonly onError: RpcErrorListener;
+}
+
+export type Payload = Uint8Array | readonly Uint8Array[];
+
+const READ_BYTES = 64 * 1024;
+const LINGER_MS = 1_000;
+const NO_PARTS: readonly Uint8Array[] = [];
+
+export class RpcConnection {
+  /** The other end's name, from the handshake. */
+  readonly peer: string;
+  /** Resolves when the connection has ended, whatever the reason. */
+  readonly closed: Promise<void>;
+  /** Notices that were not sent because the queue was full. */
+  droppedNotices = 0;
+  readonly #options: RpcConnectionOptions;
+  readonly #limits: RpcLimits;
+  readonly #conn: Deno.TcpConn;
+  readonly #writer: FrameWriter;
+  readonly #pending: PendingCalls;
+  #lastId = 0;
+  #served = 0;
+  #servedPayloadBytes = 0;
+  #receivedMs = performance.now();
+  #pinged = false;
+  /** Set once no more messages are taken; `#ended` once the socket is closed too. */
+  #closeReason: string | null = null;
+  #ended = false;
+  #resumeReading: (() => void) | null = null;
+  #resolveClosed!: () => void;
+
+  /** For rpc_server.ts and rpc_peer.ts, which shake hands first. Starts reading at once. */
+  constructor(options: RpcConnectionOptions) {
+    this.#options = options;
+    this.#limits = { ...RPC_LIMITS, ...options.limits };
+    this.peer = options.peer;
+    this.#conn = options.conn;
+    this.closed = new Promise((resolve) => this.#resolveClosed = resolve);
+    this.#writer = new FrameWriter({
+      conn: this.#conn,
+      onFailure: (error) => this.#end(`the socket failed: ${messageOf(error)}`),
+      onDrained: () => this.#maybeResume(),
+    });
+    this.#pending = new PendingCalls((call) => this.#failTimedOut(call));
+    this.#conn.setNoDelay(true);
+    this.#conn.setKeepAlive(true);
+    watchLiveness(this);
+    void this.#readAll();
+  }
+
+  /** Bytes that wait for the socket. */
+  get queuedBytes(): number {
+    return this.#writer.queuedBytes;
+  }
+
+  /** Calls that wait for an answer. */
+  get pendingCount(): number {
+    return this.#pending.size;
+  }
+
+  /** Requests of the peer that are being handled. */
+  get servedCount(): number {
+    return this.#served;
+  }
+
+  get isClosed(): boolean {
+    return this.#closeReason !== null;
+  }
+
+  /** Why the connection ended; null while it is open. */
+  get closeReason(): string | null {
+    return this.#closeReason;
+  }
+
+  /**
+   * Asks the other side and waits for its answer.
+   *
+   * @param payload at most 8 MiB in all; must not change until the promise settles
+   * @returns the parsed body, and the bytes behind the answer, which belong to the caller
+   * @throws {KvError} the handler threw one: same code, same message, `RemoteKvError.details`
+   * @throws {RpcError} everything else; `sent` false means that nothing happened over there
+   */
+  call<C extends Conversation, Name extends CallName<C>>(
+    conversation: C,
+    name: Name,
+    body: RequestOf<C[Name]>,
+    payload?: Payload,
+    options: CallOptions = {},
+  ): Promise<{ body: ReplyOf<C[Name]>; payload: Uint8Array }> {
+    const unsent = (code: string, message: string) =>
+      Promise.reject(
+        new RpcError(code, `Cannot call ${name} of ${this.peer}: ${message}`, { sent: false }),
+      );
+    const { signal } = options;
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (this.#closeReason !== null) return unsent("closed", this.#closeReason);
+    if (this.#pending.size >= this.#limits.pendingMax) {
+      return unsent("busy", `${this.#pending.size} calls wait for an answer`);
+    }
+    if (this.#writer.queuedBytes > this.#limits.queuedBytesMax) {
+      return unsent("busy", `${this.#writer.queuedBytes} bytes wait to be sent`);
+    }
+    const parts = toParts(payload), bytes = byteCount(parts);
+    const id = ++this.#lastId;
+    const line = encodeLine(
+      bytes === 0 ? { id, m: name, b: body } : { id, m: name, b: body, bytes },
+    );
+    const excess = this.#excess(line, bytes);
+    if (excess !== null) return unsent("too_large", excess);
+    const reply = conversation[name]!.reply!;
+    return new Promise((resolve, reject) => {
+      const onAbort = signal === undefined ? null : () => {
+        this.#pending.take(id);
+        reject(signal.reason);
+      };
+      if (onAbort !== null) signal!.addEventListener("abort", onAbort, { once: true });
+      const nowMs = performance.now();
+      if (this.#pending.size === 0 && !this.#pinged) this.#receivedMs = nowMs;
+      this.#pending.add(id, {
+        method: name,
+        reply,
+        deadlineMs: nowMs + (options.timeoutMs ?? CALL_TIMEOUT_MS),
+        frameNumber: this.#writer.add(line, parts),
+        resolve: resolve as PendingCall["resolve"],
+        reject,
+        release: onAbort === null ? null : () => signal!.removeEventListener("abort", onAbort),
+      });
+      this.#maybeResume();
+    });
+  }
+
+  /** Tells the other side without waiting. Lost silently when the connection is closed or full. */
+  send<C extends Conversation, Name extends NoticeName<C>>(
+    _conversation: C,
+    name: Name,
+    body: RequestOf<C[Name]>,
+    payload?: Payload,
+  ): void {
+    if (this.#closeReason !== null) return;
+    const parts = toParts(payload), bytes = byteCount(parts);
+    const line = encodeLine(bytes === 0 ? { m: name, b: body } : { m: name, b: body, bytes });
+    if (
+      this.#writer.queuedBytes > this.#limits.queuedBytesMax || this.#excess(line, bytes) !== null
+    ) {
+      this.droppedNotices++;
+      return;
+    }
+    this.#writer.add(line, parts);
+  }
+
+  /** Ends the connection now. Calls that wait fail with `closed`; handlers run on, unheard. */
+  close(): void {
+    this.#end("it was closed on this side");
+  }
+
+  /** For liveness.ts. */
+  checkLiveness(nowMs: number, lateMs: number): void {
+    // After a pause of this process (a debugger, SIGSTOP) the peer's bytes may wait in the socket.
+    this.#receivedMs = Math.min(nowMs, this.#receivedMs + lateMs);
+    this.#writer.progressMs = Math.min(nowMs, this.#writer.progressMs + lateMs);
+    const { pingAfterMs, deadAfterMs } = this.#limits;
+    if (this.#writer.writing && nowMs - this.#writer.progressMs > deadAfterMs) {
+      return this.#end(`the other end took no bytes for ${deadAfterMs} ms`);
+    }
+    if (this.#pending.size === 0) return;
+    const silenceMs = nowMs - this.#receivedMs;
+    if (silenceMs > deadAfterMs) {
+      this.#end(`nothing was heard for ${deadAfterMs} ms while calls waited`);
+    } else if (silenceMs > pingAfterMs && !this.#pinged) {
+      this.#pinged = true;
+      this.#writer.add(encodeLine({ ping: 1 }));
+    }
+  }
+
+  async #readAll(): Promise<void> {
+    const { decoder } = this.#options;
+    const buffer = new Uint8Array(READ_BYTES);
+    try {
+      while (this.#closeReason === null) {
+        for (let frame; (frame = decoder.next()) !== null;) {
+          this.#receive(frame.line, frame.payload);
+          if (this.#mustPause()) await this.#pause();
+          if (this.#closeReason !== null) return;
+        }
+        // A large payload is read into the array that its handler will get.
+        const space = decoder.payloadSpace();
+        const count = await this.#conn.read(space ?? buffer);
+        if (count === null) {
+          return this.#end(
+            decoder.atBoundary
+              ? "the other end closed it"
+              : "the other end closed it within a message",
+          );
+        }
+        this.#receivedMs = performance.now();
+        this.#pinged = false;
+        if (space === null) decoder.push(buffer.subarray(0, count));
+        else decoder.filled(count);
+      }
+    } catch (error) {
+      if (error instanceof FrameError) await this.#refuse(error, buffer);
+      else this.#end(`the socket failed: ${messageOf(error)}`);
+    }
+  }
+
+  #receive(line: Readonly<Record<string, unknown>>, payload: Uint8Array): void {
+    const message = readEnvelope(line);
+    switch (message.kind) {
+      case "request":
+        return this.#serve(message.id, message.method, message.body, payload);
+      case "notice":
+        return this.#serve(null, message.method, message.body, payload);
+      case "reply": {
+        const call = this.#pending.take(message.re);
+        // Absent when the call timed out: the answer comes too late for anybody.
+        if (call !== undefined) this.#resolve(call, message.body, payload);
+        return;
+      }
+      case "failure":
+        return this.#pending.take(message.re)?.reject(errorFromWire(message.error));
+      case "broken":
+        return this.#end(`the other end refused to go on: ${message.error.message}`);
+      case "ping":
+        this.#writer.add(encodeLine({ pong: 1 }));
+    }
+  }
+
+  #resolve(call: PendingCall, body: unknown, payload: Uint8Array): void {
+    const parsed = call.reply.safeParse(body);
+    if (parsed.success) return call.resolve({ body: parsed.data, payload });
+    const issue = describeIssue(parsed.error);
+    call.reject(
+      new RpcError(
+        "bad_reply",
+        `Cannot read the answer of ${this.peer} to ${call.method}: ${issue}`,
+      ),
+    );
+  }
+
+  #serve(id: number | null, name: string, body: unknown, payload: Uint8Array): void {
+    const bound = this.#options.services.get(name);
+    if (bound === undefined || (id === null) !== (bound.method.reply === null)) {
+      const message = `Cannot answer "${name}": this node has no such method`;
+      if (id !== null) this.#answerError(id, name, new RpcError("unknown_method", message));
+      throw new FrameError("bad_message", message);
+    }
+    // Only reached while we wait for the peer ourselves and so must not stop reading: two nodes
+    // that both stopped would wait for each other.
+    if (this.#overLimit()) {
+      if (id === null) this.droppedNotices++;
+      else {this.#answerError(
+          id,
+          name,
+          new RpcError("busy", `Cannot take on ${name}: too much to do`),
+        );}
+      return;
+    }
+    const parsed = bound.method.request.safeParse(body);
+    if (!parsed.success) {
+      const message = `Cannot read ${name}: ${describeIssue(parsed.error)}`;
+      return this.#answerError(id, name, new RpcError("invalid_request", message));
+    }
+    this.#run(id, name, bound, parsed.data, payload);
+  }
+
+  #run(
+    id: number | null,
+    name: string,
+    bound: BoundMethod,
+    body: unknown,
+    payload: Uint8Array,
+  ): void {
+    const bytes = payload.length;
+    this.#served++;
+    this.#servedPayloadBytes += bytes;
+    const settle = (failed: boolean, result: unknown): void => {
+      this.#served--;
+      this.#servedPayloadBytes -= bytes;
+      if (failed) this.#answerError(id, name, result);
+      else if (id !== null) this.#answer(id, name, result);
+      this.#maybeResume();
+    };
+    let result: unknown;
+    try {
+      result = bound.handle(body, payload, this);
+    } catch (error) {
+      return settle(true, error);
+    }
+    if (result instanceof Promise) {
+      result.then((answer) => settle(false, answer), (error) => settle(true, error));
+    } else {
+      settle(false, result);
+    }
+  }
+
+  #answer(re: number, name: string, result: unknown): void {
+    if (this.#closeReason !== null) return;
+    const withPayload = isAnswerWithPayload(result);
+    const b = withPayload ? result.body : result;
+    const parts = withPayload ? toParts(result.payload) : NO_PARTS, bytes = byteCount(parts);
+    const line = encodeLine(bytes === 0 ? { re, b } : { re, b, bytes });
+    const excess = this.#excess(line, bytes);
+    if (excess !== null) {
+      return this.#answerError(re, name, new Error(`Cannot send the answer to ${name}: ${excess}`));
+    }
+    this.#addAnswer(line, parts);
+  }
+
+  #answerError(re: number | null, name: string, error: unknown): void {
+    const { expected, ...wireError } = errorToWire(error);
+    // A notice has nobody to tell, so even an expected error goes to the listener.
+    if (!expected || re === null) this.#options.onError(error, { peer: this.peer, method: name });
+    if (re !== null && this.#closeReason === null) {
+      this.#addAnswer(encodeLine({ re, error: wireError }), NO_PARTS);
+    }
+  }
+
+  #addAnswer(line: string, parts: readonly Uint8Array[]): void {
+    this.#writer.add(line, parts);
+    if (this.#writer.queuedBytes > this.#limits.answerBytesMax) {
+      this.#end(`the other end left ${this.#writer.queuedBytes} bytes of answers unread`);
+    }
+  }
+
+  #overLimit(): boolean {
+    return this.#served >= this.#limits.servedMax ||
+      this.#servedPayloadBytes >= this.#limits.servedPayloadBytesMax ||
+      this.#writer.queuedBytes >= this.#limits.answerBytesPause;
+  }
+
+  #mustPause(): boolean {
+    return this.#closeReason === null && this.#pending.size === 0 && this.#overLimit();
+  }
+
+  #pause(): Promise<void> {
+    return new Promise((resolve) => this.#resumeReading = resolve);
+  }
+
+  #maybeResume(): void {
+    if (this.#resumeReading === null || this.#mustPause()) return;
+    const resume = this.#resumeReading;
+    this.#resumeReading = null;
+    resume();
+  }
+
+  /** What makes a message too large for the protocol, or null when it fits. */
+  #excess(line: string, payloadBytes: number): string | null {
+    const { lineBytesMax, payloadBytesMax } = this.#limits.frame;
+    if (payloadBytes > payloadBytesMax) {
+      return `${payloadBytes} bytes of payload are over the limit of ${payloadBytesMax}`;
+    }
+    // Exact only where it could matter: UTF-8 needs at most three bytes per UTF-16 unit.
+    if (line.length * 3 <= lineBytesMax) return null;
+    const lineBytes = new TextEncoder().encode(line).length - 1;
+    if (lineBytes <= lineBytesMax) return null;
+    return `${lineBytes} bytes of JSON are over the limit of ${lineBytesMax}`;
+  }
+
+  #failTimedOut(call: PendingCall): void {
+    const sent = call.frameNumber <= this.#writer.handedOverCount;
+    const message = `No answer from ${this.peer} to ${call.method} within the deadline`;
+    call.reject(new RpcError("timeout", message, { sent }));
+  }
+
+  /** The peer broke the protocol: say so, hang up, and let it read what we said. */
+  async #refuse(error: FrameError, buffer: Uint8Array): Promise<void> {
+    const reason = `the other end broke the protocol: ${error.message}`;
+    this.#options.onError(error, { peer: this.peer, method: null });
+    this.#writer.add(encodeLine({ error: { code: error.code, message: error.message } }));
+    this.#stop(reason);
+    const deadline = setTimeout(() => this.#end(reason), LINGER_MS);
+    try {
+      await this.#writer.whenIdle();
+      await this.#conn.closeWrite();
+      // Closing with unread bytes would reset the connection and take our last line with it.
+      while (await this.#conn.read(buffer) !== null);
+    } catch {
+      // It is gone, one way or the other.
+    } finally {
+      clearTimeout(deadline);
+      this.#end(reason);
+    }
+  }
+
+  /** No more calls, no more answers; those who wait are told. */
+  #stop(reason: string): void {
+    if (this.#closeReason !== null) return;
+    this.#closeReason = reason;
+    const { handedOverCount } = this.#writer;
+    for (const call of this.#pending.takeAll()) {
+      const message = `Cannot finish ${call.method} of ${this.peer}: ${reason}`;
+      call.reject(new RpcError("closed", message, { sent: call.frameNumber <= handedOverCount }));
+    }
+    this.#maybeResume();
+  }
+
+  #end(reason: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    // In this order, so that nothing queued leaves after its caller was told that it did not.
+    this.#writer.end();
+    this.#stop(reason);
+    unwatchLiveness(this);
+    closeQuietly(this.#conn);
+    this.#resolveClosed();
+  }
+}
+
+function toParts(payload: Payload | undefined): readonly Uint8Array[] {
+  if (payload === undefined) return NO_PARTS;
+  return payload instanceof Uint8Array ? [payload] : payload;
+}
+
+function byteCount(parts: readonly Uint8Array[]): number {
+  let bytes = 0;
+  for (const part of parts) bytes += part.length;
+  return bytes;
+}
+
+function describeIssue(
+  error: { readonly issues: readonly { readonly path: PropertyKey[]; readonly message: string }[] },
+): string {
+  const issue = error.issues[0]!;
+  return `${issue.path.length === 0 ? "body" : issue.path.map(String).join(".")}: ${issue.message}`;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
