@@ -17,7 +17,10 @@ export interface RoleContext {
   readonly dataDir: string;
   /** The folder of the cluster on this host: secret, certificate, and the nodes' folders. */
   readonly clusterDir: string;
-  /** What nodes prove to each other before anything else is answered. 32 bytes. */
+  /**
+   * What nodes prove to each other before anything else is answered: 32 bytes. `serveRpc` and
+   * `connectRpc` take it as `secret.toHex()`.
+   */
   readonly secret: Uint8Array;
   /** Made at the first start; data of one cluster never meets that of another. */
   readonly clusterId: string;
@@ -26,9 +29,15 @@ export interface RoleContext {
   readonly env: Env;
 }
 
+/** drain: hand over to others first, this node alone goes. shutdown: the whole host goes down now. */
+export type StopReason = "drain" | "shutdown";
+
 export interface RunningRole {
   /** Resolves when the node serves (what `/readyz` says); rejects when it never will. */
   readonly ready: Promise<void>;
-  /** Takes no new work, finishes or hands over what it has, closes everything. Ends within 5 s. */
-  stop(): Promise<void>;
+  /**
+   * Takes no new work, finishes what it has, closes everything. A shutdown ends within 5 s; a drain
+   * hands over first (a backend its primaries) and may take 25 s.
+   */
+  stop(reason: StopReason): Promise<void>;
 }
