@@ -1,0 +1,360 @@
+/**
+ * The store's client: finds the primary of a row, asks it, and keeps asking through a failover.
+ *
+ * Promises: a write is executed at most once however often it is sent, because every attempt
+ * carries the same stamp; a write that is reported as not applied was not applied; when nobody
+ * knows, the error says so (`outcome_unknown`). Routes come from any backend or the coordinator and
+ * are kept until somebody says they are wrong.
+ *
+ * It does no I/O itself: `KvTransport` carries the calls (roles/kv_connection.ts).
+ * Start at {@link KvClient.apply}. Exactly-once follows RIFL (Lee et al. 2015); completions.ts is
+ * the other half.
+ */
+import { crc32 } from "node:zlib";
+import type { NodeId } from "../proto/ids.ts";
+import type { RequestStamp } from "../proto/command.ts";
+import type { Route, RouteTable } from "../proto/routes.ts";
+import { type Env, freshId } from "./env.ts";
+import { KvError } from "./errors.ts";
+import { compareKeys, inRange } from "./key_order.ts";
+import {
+  type CallOptions,
+  type Cell,
+  type FullCell,
+  type Kv,
+  PAGE_CELLS_MAX,
+  type RowOp,
+  type RowPage,
+  type RowPageOptions,
+  type RowResult,
+  type ScanOptions,
+  type ScanPage,
+} from "./kv.ts";
+import { checkKey, checkRowOp } from "./limits.ts";
+import { headOf } from "./command.ts";
+import { toLogRowOp, toRowResult } from "./log_value.ts";
+import type { RowOutcome } from "./row_op.ts";
+
+export type KvMethod = "apply" | "get" | "getRow" | "scan";
+
+export interface CellHead {
+  readonly column: string;
+  readonly version: Cell["version"];
+  readonly size: number;
+  readonly inline: boolean;
+}
+
+export interface KvTransport {
+  /**
+   * @throws {KvError} the node answered with an error; `details` as in proto/kv_wire.ts
+   * @throws {NotAnsweredError} anything else
+   */
+  call(
+    node: NodeId,
+    method: KvMethod,
+    body: Record<string, unknown>,
+    payload: readonly Uint8Array[],
+    options: { timeoutMs: number; signal?: AbortSignal },
+  ): Promise<{ body: unknown; payload: Uint8Array }>;
+  /** The newest map that anybody has; asks the nodes in this order of preference. */
+  fetchRoutes(preferred: readonly NodeId[]): Promise<RouteTable>;
+}
+
+/** No answer came. `sent` false: the request never left, so nothing can have happened. */
+export class NotAnsweredError extends Error {
+  override readonly name = "NotAnsweredError";
+  constructor(message: string, readonly sent: boolean, options: ErrorOptions = {}) {
+    super(message, options);
+  }
+}
+
+const DEADLINE_MS = 10_000;
+/** A primary that is silent for longer is asked anew, or its successor is. */
+const ATTEMPT_MS = 2_000;
+const BACKOFF_MS_MIN = 4;
+const BACKOFF_MS_MAX = 100;
+/** Below the servers' limit of 256, so that they never have to refuse us. */
+const OUTSTANDING_MAX = 200;
+const QUEUED_MAX = 10_000;
+
+export class KvClient implements Kv {
+  readonly #transport: KvTransport;
+  readonly #env: Env;
+  readonly #clientId: string;
+  #table: RouteTable = { version: 0, routes: [] };
+  #fetching: Promise<void> | null = null;
+  #lastSeq = 0;
+  /** Ascending, because seqs are given out in order. */
+  readonly #outstanding = new Set<number>();
+  readonly #queue: (() => void)[] = [];
+  /** Cluster time minus our wall clock, milliseconds. */
+  clockOffsetMs = 0;
+  /** For metrics: how often a call had to be sent again. */
+  retryCount = 0;
+
+  constructor(options: { transport: KvTransport; env: Env }) {
+    this.#transport = options.transport;
+    this.#env = options.env;
+    this.#clientId = freshId(options.env);
+  }
+
+  get routes(): RouteTable {
+    return this.#table;
+  }
+
+  /** Takes a map that came by another way, if it is newer. */
+  offerRoutes(table: RouteTable): void {
+    if (table.version > this.#table.version) this.#table = table;
+  }
+
+  async get(row: string, column: string, options: CallOptions = {}): Promise<FullCell | null> {
+    checkKey("row", row);
+    checkKey("column", column);
+    const answer = await this.#ask(row, "get", { row, column }, [], options);
+    const { cell } = answer.body as {
+      cell: { version: Cell["version"]; size: number; crc: number } | null;
+    };
+    if (cell === null) return null;
+    if (answer.payload.length !== cell.size || crc32(answer.payload) !== cell.crc) {
+      throw new KvError("corrupted", `The value of "${row}" "${column}" fails its checksum`);
+    }
+    return { column, version: cell.version, size: cell.size, value: answer.payload };
+  }
+
+  async getRow(row: string, options: RowPageOptions & CallOptions = {}): Promise<RowPage> {
+    checkKey("row", row);
+    checkLimit(options.limit);
+    const { prefix, start, after, limit, reverse, keysOnly } = options;
+    const body = withoutUndefined({ row, prefix, start, after, limit, reverse, keysOnly });
+    const answer = await this.#ask(row, "getRow", body, [], options);
+    const page = answer.body as { cells: CellHead[]; next: string | null };
+    return { cells: attachCells(page.cells, answer.payload), next: page.next };
+  }
+
+  async scan(options: ScanOptions & CallOptions): Promise<ScanPage> {
+    checkLimit(options.limit);
+    const { prefix = "", startRow = "", endRow = null, keysOnly } = options;
+    const limit = options.limit ?? 100;
+    const first = compareKeys(prefix, startRow) > 0 ? prefix : startRow;
+    let after = options.after;
+    const cells: (Cell & { row: string })[] = [];
+    for (;;) {
+      const at = after !== undefined && compareKeys(after.row, first) > 0 ? after.row : first;
+      const body = withoutUndefined({
+        startRow: first,
+        endRow,
+        prefix: prefix === "" ? undefined : prefix,
+        after,
+        limit: limit - cells.length,
+        keysOnly,
+      });
+      const answer = await this.#ask(at, "scan", body, [], options);
+      const page = answer.body as {
+        cells: (CellHead & { row: string })[];
+        next: { row: string; column: string } | null;
+      };
+      cells.push(...attachCells(page.cells, answer.payload) as (Cell & { row: string })[]);
+      if (page.next !== null) return { cells, next: page.next };
+      // This group has no more; its neighbour may.
+      const end = answer.route.endKey;
+      const done = end === null || (endRow !== null && compareKeys(end, endRow) >= 0) ||
+        (prefix !== "" && !end.startsWith(prefix) && compareKeys(end, prefix) > 0);
+      if (done) return { cells, next: null };
+      after = { row: end, column: "" };
+      if (cells.length >= limit) return { cells, next: after };
+    }
+  }
+
+  async apply(op: RowOp, options: CallOptions = {}): Promise<RowResult> {
+    checkRowOp(op);
+    const inline: Uint8Array[] = [];
+    const head = headOf(toLogRowOp(op), inline);
+    if (this.#outstanding.size >= OUTSTANDING_MAX) await this.#awaitTurn();
+    const seq = ++this.#lastSeq;
+    this.#outstanding.add(seq);
+    try {
+      const stamp = this.#stamp(seq);
+      const answer = await this.#ask(op.row, "apply", { stamp, op: head }, inline, options);
+      return toRowResult(answer.body as RowOutcome);
+    } finally {
+      this.#outstanding.delete(seq);
+      this.#queue.shift()?.();
+    }
+  }
+
+  #stamp(seq: number): RequestStamp {
+    const lowest = this.#outstanding.values().next();
+    return {
+      clientId: this.#clientId,
+      seq,
+      firstIncomplete: lowest.done ? seq : lowest.value,
+      issuedMs: Math.round(this.#env.wallMs() + this.clockOffsetMs),
+    };
+  }
+
+  async #awaitTurn(): Promise<void> {
+    if (this.#queue.length >= QUEUED_MAX) {
+      throw new KvError("busy", `This process has ${QUEUED_MAX} writes waiting already`);
+    }
+    while (this.#outstanding.size >= OUTSTANDING_MAX) {
+      await new Promise<void>((resolve) => this.#queue.push(resolve));
+    }
+  }
+
+  /** Sends a request to the primary of `row` until it is answered or the deadline passes. */
+  async #ask(
+    row: string,
+    method: KvMethod,
+    body: Record<string, unknown>,
+    payload: readonly Uint8Array[],
+    options: CallOptions,
+  ): Promise<{ body: unknown; payload: Uint8Array; route: Route }> {
+    const { signal } = options;
+    const deadlineMs = this.#env.monotonicMs() + (options.deadlineMs ?? DEADLINE_MS);
+    const attempt = { count: 0, maybeApplied: false, hint: null as NodeId | null, last: "" };
+    for (;;) {
+      const remainingMs = deadlineMs - this.#env.monotonicMs();
+      if (remainingMs <= 0) throw gaveUp(row, attempt);
+      const route = this.#routeOf(row);
+      if (route === undefined) {
+        attempt.last = "the cluster has no map of its tablets yet";
+        await this.#refreshRoutes([]);
+        await this.#backOff(attempt, deadlineMs, signal);
+        continue;
+      }
+      const node = attempt.hint ?? route.primary;
+      attempt.hint = null;
+      try {
+        const timeoutMs = Math.min(ATTEMPT_MS, remainingMs);
+        const request = { ...body, gid: route.gid, hops: 0 };
+        const callOptions = signal === undefined ? { timeoutMs } : { timeoutMs, signal };
+        const answer = await this.#transport.call(node, method, request, payload, callOptions);
+        return { ...answer, route };
+      } catch (error) {
+        if (signal?.aborted) throw error;
+        await this.#recover(error, { node, route, attempt, method, deadlineMs, signal });
+      }
+    }
+  }
+
+  /** Decides after a failed attempt: throws when it is final, otherwise prepares the next one. */
+  async #recover(
+    error: unknown,
+    context: {
+      node: NodeId;
+      route: Route;
+      attempt: Attempt;
+      method: KvMethod;
+      deadlineMs: number;
+      signal: AbortSignal | undefined;
+    },
+  ): Promise<void> {
+    const { node, route, attempt, method, deadlineMs, signal } = context;
+    this.retryCount += 1;
+    if (error instanceof NotAnsweredError) {
+      if (error.sent && method === "apply") attempt.maybeApplied = true;
+      attempt.last = error.message;
+      // The dead node is the last to know; its peers or the coordinator may already.
+      await this.#refreshRoutes(route.members.filter((member) => member !== node));
+      return this.#backOff(attempt, deadlineMs, signal);
+    }
+    if (!(error instanceof KvError)) throw error;
+    attempt.last = error.message;
+    const details = detailsOf(error);
+    if (details.maybeApplied === true) attempt.maybeApplied = true;
+    switch (error.code) {
+      case "not_primary":
+      case "wrong_tablet":
+        if (details.hint != null && details.hint !== node) attempt.hint = details.hint;
+        else await this.#refreshRoutes(route.members);
+        return this.#backOff(attempt, deadlineMs, signal);
+      case "unavailable":
+      case "busy":
+      case "outcome_unknown":
+        if (error.code === "outcome_unknown") attempt.maybeApplied = true;
+        await this.#refreshRoutes(route.members);
+        return this.#backOff(attempt, deadlineMs, signal);
+      case "disk_full":
+        if (attempt.maybeApplied) throw gaveUp(route.startKey, attempt);
+        throw error;
+      default:
+        throw error;
+    }
+  }
+
+  async #backOff(
+    attempt: Attempt,
+    deadlineMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const ceiling = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** attempt.count);
+    attempt.count = Math.min(attempt.count + 1, 16);
+    const remainingMs = Math.max(0, deadlineMs - this.#env.monotonicMs());
+    const waitMs = Math.min(remainingMs, ceiling * (0.5 + this.#env.random() / 2));
+    await this.#env.sleep(waitMs, signal);
+  }
+
+  #routeOf(row: string): Route | undefined {
+    const { routes } = this.#table;
+    let low = 0, high = routes.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1, route = routes[middle]!;
+      if (inRange(row, route.startKey, route.endKey)) return route;
+      if (compareKeys(row, route.startKey) < 0) high = middle - 1;
+      else low = middle + 1;
+    }
+    return undefined;
+  }
+
+  /** One fetch at a time; those who ask meanwhile share its answer. */
+  #refreshRoutes(preferred: readonly NodeId[]): Promise<void> {
+    this.#fetching ??= this.#transport.fetchRoutes(preferred)
+      .then((table) => this.offerRoutes(table), () => {})
+      .finally(() => this.#fetching = null);
+    return this.#fetching;
+  }
+}
+
+interface Attempt {
+  count: number;
+  maybeApplied: boolean;
+  hint: NodeId | null;
+  last: string;
+}
+
+function gaveUp(row: string, attempt: Attempt): KvError {
+  return attempt.maybeApplied
+    ? new KvError(
+      "outcome_unknown",
+      `Cannot tell whether the write to "${row}" happened: ${attempt.last}`,
+    )
+    : new KvError("unavailable", `Cannot reach the primary of "${row}": ${attempt.last}`);
+}
+
+function detailsOf(error: KvError): { hint?: NodeId | null; maybeApplied?: boolean } {
+  const details = "details" in error ? error.details : undefined;
+  return typeof details === "object" && details !== null ? details : {};
+}
+
+function checkLimit(limit: number | undefined): void {
+  if (limit === undefined) return;
+  if (!Number.isInteger(limit) || limit < 1 || limit > PAGE_CELLS_MAX) {
+    throw new KvError("invalid_request", `A page has 1 to ${PAGE_CELLS_MAX} cells, not ${limit}`);
+  }
+}
+
+function attachCells(heads: readonly CellHead[], payload: Uint8Array): Cell[] {
+  let offset = 0;
+  return heads.map((head) => {
+    const { inline, ...cell } = head;
+    if (!inline) return cell;
+    const value = payload.subarray(offset, offset + head.size);
+    offset += head.size;
+    return { ...cell, value };
+  });
+}
+
+function withoutUndefined(body: Record<string, unknown>): Record<string, unknown> {
+  for (const name of Object.keys(body)) if (body[name] === undefined) delete body[name];
+  return body;
+}

@@ -1,0 +1,72 @@
+/**
+ * The coordinator's durable records: one configuration a group, changed only by compare-and-swap.
+ *
+ * One SQLite file in exclusive mode with synchronous = FULL, so a second coordinator cannot open it
+ * and what `swap` acknowledged survives a power loss. Losing the coordinator costs no reads and no
+ * writes; losing this file is noticed, because nodes report newer epochs than a fresh file has.
+ */
+import { DatabaseSync } from "node:sqlite";
+import { GroupConfig } from "../../proto/replication.ts";
+import type { Epoch, GroupId } from "../../proto/ids.ts";
+
+export class Metadata {
+  readonly #db: DatabaseSync;
+
+  /** @throws when another process holds the file, or it belongs to another cluster */
+  constructor(options: { path: string; clusterId: string }) {
+    const db = new DatabaseSync(options.path);
+    this.#db = db;
+    db.exec("PRAGMA locking_mode = EXCLUSIVE");
+    db.exec("PRAGMA journal_mode = WAL");
+    db.exec("PRAGMA synchronous = FULL");
+    db.exec("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT");
+    db.exec(
+      "CREATE TABLE IF NOT EXISTS groups " +
+        "(gid INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, config TEXT NOT NULL) STRICT",
+    );
+    const found = db.prepare("SELECT value FROM facts WHERE name = 'clusterId'").get();
+    if (found === undefined) {
+      db.prepare("INSERT INTO facts VALUES ('clusterId', ?)").run(options.clusterId);
+    } else if (found.value !== options.clusterId) {
+      db.close();
+      throw new Error(
+        `Cannot use ${options.path}: it belongs to cluster ${found.value}, not to ` +
+          options.clusterId,
+      );
+    }
+  }
+
+  configs(): GroupConfig[] {
+    return this.#db.prepare("SELECT config FROM groups ORDER BY gid").all()
+      .map((row) => GroupConfig.parse(JSON.parse(String(row.config))));
+  }
+
+  get(gid: GroupId): GroupConfig | null {
+    const row = this.#db.prepare("SELECT config FROM groups WHERE gid = ?").get(gid);
+    return row === undefined ? null : GroupConfig.parse(JSON.parse(String(row.config)));
+  }
+
+  /** Replaces the group's record if it is still at `expected` (0: if there is none). Durable. */
+  swap(gid: GroupId, expected: Epoch, config: GroupConfig): boolean {
+    const text = JSON.stringify(config);
+    const { changes } = expected === 0
+      ? this.#db.prepare("INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+        .run(gid, config.epoch, text)
+      : this.#db.prepare("UPDATE groups SET epoch = ?, config = ? WHERE gid = ? AND epoch = ?")
+        .run(config.epoch, text, gid, expected);
+    return Number(changes) === 1;
+  }
+
+  /** A number that is raised, and on disk, before this returns. */
+  raise(name: string): number {
+    const row = this.#db.prepare(
+      "INSERT INTO facts VALUES (?, '1') ON CONFLICT DO UPDATE SET value = value + 1 " +
+        "RETURNING value",
+    ).get(name);
+    return Number(row?.value);
+  }
+
+  close(): void {
+    this.#db.close();
+  }
+}
