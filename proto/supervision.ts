@@ -34,7 +34,7 @@ export const SupervisedProcess = z.object({
 });
 export type SupervisedProcess = z.infer<typeof SupervisedProcess>;
 
-export const SUPERVISION = {
+export const supervisionConversation = {
   /** anybody → supervisor: what runs on your host? */
   list: method(z.object({}), z.object({ pid: z.int(), nodes: z.array(SupervisedProcess) })),
   /** operator → supervisor: end it with SIGKILL, and leave it down. Answered when it is gone. */

@@ -1,0 +1,204 @@
+/** `penncloud admin …`: what the cluster is doing, and orders to its nodes. */
+import type { NodeEntry } from "../proto/cluster_config.ts";
+import type { ClusterStatus } from "../proto/cluster_status.ts";
+import { coordinatorConversation } from "../proto/control.ts";
+import { kvConversation } from "../proto/kv_wire.ts";
+import type { SupervisedProcess } from "../proto/supervision.ts";
+import { NoSupervisorError, supervisorOf } from "../roles/supervisor_client.ts";
+import { table } from "../roles/table.ts";
+import { type ClusterFlags, type OpenCluster, openCluster } from "./cluster_flags.ts";
+import { DONE, NOT_FOUND, UnavailableError, UsageError } from "./exit_status.ts";
+import { findNode, withNode } from "./node_connection.ts";
+import { valueForJson, valueForLine, writeJson, writeLine } from "./output.ts";
+import { statusText, tabletsTable } from "./status_tables.ts";
+
+const DRAIN_WAIT_MS = 40_000;
+const POLL_MS = 200;
+/** Of each value on a page of rows; more is a matter for `kv get`. */
+const VALUE_HEAD_BYTES = 256;
+const VERIFY_ATTEMPTS = 5;
+
+export async function adminStatus(flags: ClusterFlags): Promise<number> {
+  const status = await clusterStatus(await openCluster(flags));
+  if (flags.json) writeJson(status);
+  else writeLine(statusText(status));
+  return DONE;
+}
+
+export async function adminTablets(flags: ClusterFlags): Promise<number> {
+  const { tablets } = await clusterStatus(await openCluster(flags));
+  if (flags.json) writeJson(tablets);
+  else writeLine(tabletsTable(tablets));
+  return DONE;
+}
+
+export type NodeOrder = "kill" | "restart" | "drain";
+
+/** Kills, restarts or drains the node that `target` (a port or `role/id`) names. */
+export async function adminOrder(
+  order: NodeOrder,
+  target: string,
+  flags: ClusterFlags,
+): Promise<number> {
+  const cluster = await openCluster(flags);
+  const node = findNode(cluster, target);
+  const supervisor = supervisorOf(cluster, node);
+  try {
+    let process = await supervisor[order]();
+    if (order === "drain") process = await waitUntilStopped(cluster, node, process);
+    if (flags.json) writeJson(process);
+    else writeLine(describeOrder(order, process));
+    return process.state === "draining" ? NOT_FOUND : DONE;
+  } catch (error) {
+    if (error instanceof NoSupervisorError) throw new UnavailableError(error.message);
+    throw error;
+  }
+}
+
+export interface RowsFlags extends ClusterFlags {
+  readonly start?: string | undefined;
+  readonly limit?: number | undefined;
+}
+
+/** The raw rows that one backend holds, primary or not. */
+export async function adminRows(target: string, flags: RowsFlags): Promise<number> {
+  const cluster = await openCluster(flags);
+  const node = findNode(cluster, target);
+  if (node.role !== "backend") {
+    throw new UsageError(`Cannot list rows of ${node.role}/${node.id}: only backends hold rows`);
+  }
+  const { body: page } = await withNode(
+    cluster,
+    node,
+    (connection) =>
+      connection.call(kvConversation, "rows", {
+        start: flags.start ?? "",
+        limit: flags.limit ?? 100,
+        valueBytes: VALUE_HEAD_BYTES,
+      }),
+  );
+  const cells = page.cells.map(({ head, ...cell }) => ({
+    ...cell,
+    head: Uint8Array.fromBase64(head),
+  }));
+  if (flags.json) {
+    writeJson({
+      node: `${node.role}/${node.id}`,
+      cells: cells.map(({ head, ...cell }) => ({
+        ...cell,
+        ...(head.length < cell.size ? { truncated: true } : {}),
+        ...valueForJson(head),
+      })),
+      next: page.next,
+    });
+    return DONE;
+  }
+  const rows = cells.map((cell) => [
+    cell.row,
+    cell.column,
+    String(cell.version),
+    String(cell.size),
+    cell.large ? "(in a file of its own)" : valueForLine(cell.head),
+  ]);
+  writeLine(table(["ROW", "COLUMN", "VERSION", "BYTES", "VALUE"], rows, [2, 3]));
+  if (page.next !== null) writeLine(`More: --start ${JSON.stringify(page.next.row)}`);
+  return DONE;
+}
+
+/** Compares the digests of every group's replicas. Exit status 1 when two differ. */
+export async function adminVerify(flags: ClusterFlags): Promise<number> {
+  const cluster = await openCluster(flags);
+  let findings = await compareReplicas(cluster);
+  // Replicas apply a write a moment apart; only a difference that stays is one.
+  for (let i = 1; i < VERIFY_ATTEMPTS && findings.some((it) => it.verdict !== "equal"); i++) {
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    findings = await compareReplicas(cluster);
+  }
+  if (flags.json) writeJson({ groups: findings });
+  else {
+    writeLine(table(
+      ["GROUP", "VERDICT", "REPLICAS", "ROWS", "CELLS"],
+      findings.map((it) => [
+        String(it.gid),
+        it.verdict,
+        it.replicas.map((replica) => `backend/${replica.node} at ${replica.appliedLsn}`).join(", "),
+        String(it.replicas[0]?.rows ?? 0),
+        String(it.replicas[0]?.cells ?? 0),
+      ]),
+      [0, 3, 4],
+    ));
+  }
+  return findings.some((it) => it.verdict === "different") ? NOT_FOUND : DONE;
+}
+
+interface GroupFinding {
+  readonly gid: number;
+  /** busy: the replicas stand at different places of the log, so their digests say nothing. */
+  readonly verdict: "equal" | "different" | "busy";
+  readonly replicas: readonly {
+    readonly node: number;
+    readonly appliedLsn: number;
+    readonly hash: string;
+    readonly rows: number;
+    readonly cells: number;
+  }[];
+}
+
+async function compareReplicas(cluster: OpenCluster): Promise<GroupFinding[]> {
+  const backends = cluster.config.node.filter((node) => node.role === "backend");
+  const answers = await Promise.all(backends.map(async (node) => {
+    const { body } = await withNode(cluster, node, (it) => it.call(kvConversation, "digest", {}));
+    return body.groups.map((group) => ({ ...group, node: node.id }));
+  }));
+  const byGroup = Map.groupBy(answers.flat(), (replica) => replica.gid);
+  return [...byGroup].sort(([a], [b]) => a - b).map(([gid, replicas]) => {
+    const places = new Set(replicas.map((replica) => replica.appliedLsn));
+    const hashes = new Set(replicas.map((replica) => replica.hash));
+    const verdict = places.size > 1 ? "busy" : hashes.size > 1 ? "different" : "equal";
+    return {
+      gid,
+      verdict,
+      replicas: replicas.map(({ node, appliedLsn, hash, rows, cells }) => ({
+        node,
+        appliedLsn,
+        hash,
+        rows,
+        cells,
+      })),
+    };
+  });
+}
+
+async function clusterStatus(cluster: OpenCluster): Promise<ClusterStatus> {
+  const coordinator = cluster.config.node.find((node) => node.role === "coordinator")!;
+  const { body } = await withNode(
+    cluster,
+    coordinator,
+    (connection) => connection.call(coordinatorConversation, "status", {}),
+  );
+  return body;
+}
+
+async function waitUntilStopped(
+  cluster: OpenCluster,
+  node: NodeEntry,
+  told: SupervisedProcess,
+): Promise<SupervisedProcess> {
+  const deadlineMs = performance.now() + DRAIN_WAIT_MS;
+  let process = told;
+  while (process.state === "draining" && performance.now() < deadlineMs) {
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    const all = await supervisorOf(cluster, node).list();
+    process = all.find((entry) => entry.role === node.role && entry.id === node.id) ?? process;
+  }
+  return process;
+}
+
+function describeOrder(order: NodeOrder, process: SupervisedProcess): string {
+  const name = `${process.role}/${process.id}`;
+  if (order === "kill") return `${name} is killed and stays down: penncloud admin restart ${name}`;
+  if (order === "restart") return `${name} is started as process ${process.pid}`;
+  return process.state === "draining"
+    ? `${name} is still draining`
+    : `${name} has drained and stays down: penncloud admin restart ${name}`;
+}

@@ -1,0 +1,43 @@
+/**
+ * How this program starts itself again as one of its nodes: from the source tree, from a bundled
+ * single file, or as a compiled binary.
+ */
+import type { Role } from "../proto/cluster_config.ts";
+
+export interface SelfCommand {
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** `args` are what a person would type behind `penncloud`. */
+export function selfCommand(role: Role, args: readonly string[]): SelfCommand {
+  return {
+    program: Deno.execPath(),
+    args: [...programArgs(), ...args],
+    env: { DENO_V8_FLAGS: V8_FLAGS[role], DENO_NO_UPDATE_CHECK: "1", NO_COLOR: "1" },
+  };
+}
+
+/**
+ * Fifteen processes share one machine. A small young generation keeps each one's garbage small, and
+ * one collector thread is enough for heaps of this size. Frontends and backends handle large values
+ * outside the heap, so their code is still optimised fully.
+ */
+const SMALL_HEAP = "--max-semi-space-size=2,--single-threaded-gc";
+const V8_FLAGS: Record<Role, string> = {
+  coordinator: `${SMALL_HEAP},--optimize-for-size`,
+  backend: SMALL_HEAP,
+  frontend: SMALL_HEAP,
+  balancer: `${SMALL_HEAP},--optimize-for-size`,
+  mail: `${SMALL_HEAP},--optimize-for-size`,
+};
+
+/** What stands between the program and the arguments. */
+function programArgs(): string[] {
+  if (Deno.build.standalone) return [];
+  // A bundle has all it needs in it; a deno.json that happens to lie around is not its own.
+  const bundled = Deno.mainModule.endsWith(".js");
+  const flags = bundled ? ["--no-config", "--no-lock", "--no-remote"] : [];
+  return ["run", "-A", "--quiet", "--no-check", ...flags, Deno.mainModule];
+}
