@@ -1,0 +1,284 @@
+/**
+ * The coordinator as a process: a loop around `Coordinator` (kv/coordinator.ts), its durable records
+ * and the connections to the nodes. No rule about replication is decided here.
+ */
+import { backendConversation, coordinatorConversation } from "../proto/control.ts";
+import { planGroups } from "../proto/cluster_config.ts";
+import type { RouteTable } from "../proto/routes.ts";
+import { groupId, nodeId } from "../proto/ids.ts";
+import {
+  Coordinator,
+  type CoordinatorEffect,
+  type CoordinatorInput,
+  DEFAULT_TIMING,
+} from "../kv/coordinator.ts";
+import { Metadata } from "../kv/disk/metadata.ts";
+import { freshId } from "../kv/env.ts";
+import type { ConfigChange, GroupConfig } from "../proto/replication.ts";
+import { ClusterView } from "./cluster_view.ts";
+import { serveRpc } from "./net/rpc_server.ts";
+import { service } from "./net/rpc_service.ts";
+import { startOpsServer } from "./ops_server.ts";
+import { Peers, secretText } from "./peers.ts";
+import type { RoleContext, RunningRole } from "./role_context.ts";
+import process from "node:process";
+
+const TICK_MS = 50;
+
+export async function runCoordinator(context: RoleContext): Promise<RunningRole> {
+  const { config, env, node } = context;
+  const metadata = new Metadata({
+    path: `${context.dataDir}/metadata.sqlite`,
+    clusterId: context.clusterId,
+  });
+  metadata.raise("coordTerm");
+  const shell = new CoordinatorShell(context, metadata);
+  const server = serveRpc({
+    hostname: node.host,
+    port: node.port,
+    secret: secretText(context),
+    clusterName: config.cluster.name,
+    name: `${node.role}/${node.id}`,
+    services: shell.services,
+    onError: (error, { peer, method }) =>
+      env.log("warning", "a request failed", { peer, method, message: String(error) }),
+  });
+  const ops = await startOpsServer({
+    hostname: node.host,
+    port: node.port + 1000,
+    ready: () => ({ ready: true }),
+    metrics: () => shell.metrics(),
+  });
+  shell.start();
+  return {
+    ready: Promise.resolve(),
+    stop: async () => {
+      shell.stop();
+      await Promise.all([server.close(), ops.close()]);
+      metadata.close();
+    },
+  };
+}
+
+class CoordinatorShell {
+  readonly #context: RoleContext;
+  readonly #metadata: Metadata;
+  readonly #core: Coordinator;
+  readonly #view: ClusterView;
+  readonly #peers: Peers;
+  readonly #answers = new Map<
+    number,
+    (answer: { result: "done" | "refused"; config: GroupConfig | null }) => void
+  >();
+  #lastRequestId = 0;
+  #routes: RouteTable = { version: 0, routes: [] };
+  #cancel: (() => void) | null = null;
+  #electionCount = 0;
+
+  constructor(context: RoleContext, metadata: Metadata) {
+    const { config, env } = context;
+    this.#context = context;
+    this.#metadata = metadata;
+    this.#view = new ClusterView(config, env.wallMs());
+    this.#peers = new Peers(context);
+    this.#core = new Coordinator({
+      plans: planGroups(config),
+      configs: metadata.configs(),
+      minInSync: config.store.min_in_sync,
+      timing: { ...DEFAULT_TIMING, coldStartWaitMs: config.store.cold_start_wait_ms },
+      nowMs: env.monotonicMs(),
+      makeId: () => freshId(env),
+    });
+    this.#refreshRoutes();
+  }
+
+  readonly services = service(coordinatorConversation, {
+    report: (report) => {
+      const { env } = this.#context;
+      this.#view.onReport(report, env.wallMs());
+      if (report.role === "backend" && report.store !== null) {
+        const { spawnId, store } = report;
+        this.#feed({ kind: "report", node: nodeId(report.id), spawnId, report: store });
+      }
+      const routes = report.routesVersion < this.#routes.version ? this.#routes : null;
+      return { nowMs: env.wallMs(), routes };
+    },
+    routes: () => this.#routes,
+    propose: (body) =>
+      new Promise((resolve) => {
+        const requestId = ++this.#lastRequestId;
+        this.#answers.set(requestId, resolve);
+        const { change, ...rest } = body;
+        const proposal = { ...rest, change: change as ConfigChange };
+        this.#feed({ kind: "propose", requestId, proposal });
+      }),
+    suspect: ({ gid, node, epoch }) => {
+      this.#feed({ kind: "suspect", gid, node, epoch });
+      return {};
+    },
+    exited: ({ node, spawn }) => {
+      this.#context.env.log("info", "a process ended", { node, spawn });
+      this.#view.onExited(spawn, this.#context.env.wallMs());
+      this.#feed({ kind: "exited", spawnId: spawn });
+      return {};
+    },
+    configOf: ({ gid }) => ({ config: this.#metadata.get(groupId(gid)) }),
+    status: () => this.#status(),
+  });
+
+  start(): void {
+    this.#cancel = this.#context.env.timer(TICK_MS, () => {
+      this.#feed({ kind: "tick" });
+      if (this.#cancel !== null) this.start();
+    });
+  }
+
+  stop(): void {
+    this.#cancel?.();
+    this.#cancel = null;
+    this.#peers.close();
+  }
+
+  metrics(): string {
+    const { problems, tablets } = this.#status();
+    const healthy = tablets.filter((tablet) => tablet.state === "healthy").length;
+    const available = tablets.filter((tablet) => tablet.state !== "unavailable").length;
+    return [
+      "# TYPE penncloud_cluster_healthy gauge",
+      `penncloud_cluster_healthy ${problems.length === 0 ? 1 : 0}`,
+      "# TYPE penncloud_cluster_available gauge",
+      `penncloud_cluster_available ${available === tablets.length ? 1 : 0}`,
+      "# TYPE penncloud_tablets gauge",
+      `penncloud_tablets{state="healthy"} ${healthy}`,
+      `penncloud_tablets{state="all"} ${tablets.length}`,
+      "# TYPE penncloud_configuration_changes_total counter",
+      `penncloud_configuration_changes_total ${this.#electionCount}`,
+      "",
+    ].join("\n");
+  }
+
+  #status() {
+    const { env, node, spawnId } = this.#context;
+    const nowMs = env.wallMs();
+    this.#view.onReport({
+      role: node.role,
+      id: node.id,
+      spawnId,
+      pid: Deno.pid,
+      startedMs: STARTED_MS,
+      ready: true,
+      requestsPerSecond: 0,
+      cpu: cpuSinceStart(),
+      memoryBytes: Deno.memoryUsage().rss,
+      connections: null,
+      problem: null,
+      routesVersion: this.#routes.version,
+      store: null,
+    }, nowMs);
+    return this.#view.status(this.#core.groups(), nowMs);
+  }
+
+  /** Effects are done in order; what they cause is fed in afterwards. */
+  #feed(first: CoordinatorInput): void {
+    const inputs = [first];
+    try {
+      for (let input; (input = inputs.shift()) !== undefined;) {
+        for (const effect of this.#core.step(this.#context.env.monotonicMs(), input)) {
+          this.#perform(effect, inputs);
+        }
+      }
+    } catch (error) {
+      this.#context.env.fatal(error);
+    }
+  }
+
+  #perform(effect: CoordinatorEffect, inputs: CoordinatorInput[]): void {
+    const { env } = this.#context;
+    switch (effect.kind) {
+      case "swap": {
+        const { gid, expected, config } = effect;
+        const done = this.#metadata.swap(gid, expected, config);
+        inputs.push({
+          kind: "swapped",
+          gid,
+          done,
+          config: done ? config : this.#metadata.get(gid),
+        });
+        return;
+      }
+      case "answer": {
+        const { requestId, result, config } = effect;
+        this.#answers.get(requestId)?.({ result, config });
+        this.#answers.delete(requestId);
+        return;
+      }
+      case "sendConfig": {
+        const { config, learners } = effect;
+        this.#backend(effect.to).send(backendConversation, "config", {
+          config,
+          learners: [...learners],
+        });
+        return;
+      }
+      case "poll":
+        this.#poll(effect.node);
+        return;
+      case "memberDown": {
+        const { to, gid, node, inc } = effect;
+        this.#backend(to).send(backendConversation, "memberDown", { gid, node, inc });
+        return;
+      }
+      case "handOver":
+        this.#backend(effect.to).send(backendConversation, "handOver", {
+          gid: effect.gid,
+          to: effect.successor,
+        });
+        return;
+      case "routesChanged":
+        this.#electionCount += 1;
+        this.#refreshRoutes();
+        return;
+      case "log":
+        env.log("info", effect.event, {
+          gid: effect.gid,
+          epoch: effect.epoch,
+          reason: effect.reason,
+        });
+    }
+  }
+
+  #backend(id: number) {
+    return this.#peers.of("backend", id);
+  }
+
+  #poll(node: ReturnType<typeof nodeId>): void {
+    this.#backend(node).call(backendConversation, "poll", {}, undefined, { timeoutMs: 1_000 }).then(
+      ({ body }) => this.#feed({ kind: "report", node, spawnId: null, report: body }),
+      // Silence is the answer: the election goes on without this member.
+      () => {},
+    );
+  }
+
+  #refreshRoutes(): void {
+    let version = 0;
+    const routes: RouteTable["routes"] = [];
+    for (const { gid, plan, config } of this.#core.groups()) {
+      if (config === null) continue;
+      version += config.epoch;
+      const primary = config.primary.node;
+      const members = config.inSync.map((member) => member.node)
+        .sort((a, b) => Number(b === primary) - Number(a === primary));
+      const { startKey, endKey } = plan;
+      routes.push({ gid, startKey, endKey, epoch: config.epoch, primary, members });
+    }
+    // Every change raises one epoch by one, so their sum numbers the maps, restarts included.
+    this.#routes = { version, routes };
+  }
+}
+
+const STARTED_MS = Date.now();
+
+function cpuSinceStart(): number {
+  const { user, system } = process.cpuUsage();
+  return Math.round((user + system) / 1000 / Math.max(1, performance.now()) * 1000) / 1000;
+}

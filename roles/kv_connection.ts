@@ -1,0 +1,104 @@
+/**
+ * The store's client over real connections: `connectKv()` gives a process its `Kv`.
+ *
+ * Routes come from the coordinator or, while it is away, from any backend, so a frontend can start
+ * and serve without a coordinator.
+ */
+import type { NodeId } from "../proto/ids.ts";
+import { kvConversation } from "../proto/kv_wire.ts";
+import { coordinatorConversation } from "../proto/control.ts";
+import type { RouteTable } from "../proto/routes.ts";
+import { KvClient, type KvMethod, type KvTransport, NotAnsweredError } from "../kv/client.ts";
+import { KvError } from "../kv/errors.ts";
+import { RpcError } from "./net/rpc_error.ts";
+import type { RpcPeer } from "./net/rpc_peer.ts";
+import { Peers } from "./peers.ts";
+import type { RoleContext } from "./role_context.ts";
+
+/** Values above this travel on the bulk connection. */
+const BULK_BYTES = 64 * 1024;
+const ROUTES_TIMEOUT_MS = 600;
+
+export interface KvConnection {
+  readonly kv: KvClient;
+  readonly peers: Peers;
+  close(): void;
+}
+
+/** The store for a process of `context`; connections are made as they are needed. */
+export function connectKv(context: RoleContext): KvConnection {
+  const peers = new Peers(context);
+  const kv = new KvClient({ env: context.env, transport: new RpcTransport(context, peers) });
+  return { kv, peers, close: () => peers.close() };
+}
+
+class RpcTransport implements KvTransport {
+  readonly #peers: Peers;
+  readonly #backends: readonly NodeId[];
+  #turn = 0;
+
+  constructor(context: RoleContext, peers: Peers) {
+    this.#peers = peers;
+    this.#backends = context.config.node.filter((node) => node.role === "backend")
+      .map((node) => node.id as NodeId);
+  }
+
+  async call(
+    node: NodeId,
+    method: KvMethod,
+    body: Record<string, unknown>,
+    payload: readonly Uint8Array[],
+    options: { timeoutMs: number; signal?: AbortSignal },
+  ): Promise<{ body: unknown; payload: Uint8Array }> {
+    let bytes = 0;
+    for (const part of payload) bytes += part.length;
+    const peer = this.#peers.of("backend", node, bytes > BULK_BYTES ? "bulk" : "control");
+    try {
+      // The body is what the client of this conversation composed; the server parses it.
+      // deno-lint-ignore no-explicit-any -- one call site for four methods
+      return await peer.call(kvConversation, method, body as any, payload, options);
+    } catch (error) {
+      if (error instanceof KvError || options.signal?.aborted) throw error;
+      if (error instanceof RpcError) {
+        throw new NotAnsweredError(error.message, error.sent, { cause: error });
+      }
+      throw error;
+    }
+  }
+
+  async fetchRoutes(preferred: readonly NodeId[]): Promise<RouteTable> {
+    const options = { timeoutMs: ROUTES_TIMEOUT_MS };
+    const fromCoordinator = this.#peers.coordinator
+      .call(coordinatorConversation, "routes", {}, undefined, options)
+      .then(({ body }) => body);
+    const asked = preferred.length > 0 ? preferred.slice(0, 2) : this.#someBackends();
+    const fromBackends = asked.map((node) => this.#routesOf(this.#peers.of("backend", node)));
+    // The coordinator's word is the newest; without it, the newest of what the others know.
+    try {
+      return await fromCoordinator;
+    } catch {
+      let newest: RouteTable = { version: 0, routes: [] };
+      for (const answer of await Promise.allSettled(fromBackends)) {
+        if (answer.status === "fulfilled" && answer.value.version > newest.version) {
+          newest = answer.value;
+        }
+      }
+      return newest;
+    } finally {
+      void Promise.allSettled(fromBackends);
+    }
+  }
+
+  async #routesOf(peer: RpcPeer): Promise<RouteTable> {
+    const options = { timeoutMs: ROUTES_TIMEOUT_MS };
+    return (await peer.call(kvConversation, "routes", {}, undefined, options)).body;
+  }
+
+  #someBackends(): NodeId[] {
+    const count = Math.min(3, this.#backends.length);
+    return Array.from({ length: count }, () => {
+      this.#turn = (this.#turn + 1) % this.#backends.length;
+      return this.#backends[this.#turn]!;
+    });
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * Tells the coordinator twice a second that this process lives and how it fares, and brings back
+ * the map of tablets and the cluster's time. Every role but the coordinator runs one. When the
+ * coordinator is away nothing happens: reports are news, so none is kept or repeated.
+ */
+import { coordinatorConversation, type NodeReport, type StoreReport } from "../proto/control.ts";
+import type { RouteTable } from "../proto/routes.ts";
+import process from "node:process";
+import type { RpcPeer } from "./net/rpc_peer.ts";
+import type { RoleContext } from "./role_context.ts";
+
+export const REPORT_EVERY_MS = 500;
+
+export interface ReporterOptions {
+  readonly context: RoleContext;
+  readonly coordinator: RpcPeer;
+  readonly ready: () => boolean;
+  /** Requests answered since the process began. */
+  readonly requestCount?: () => number;
+  readonly connections?: () => number;
+  readonly problem?: () => string | null;
+  readonly store?: () => StoreReport;
+  readonly routesVersion?: () => number;
+  readonly onRoutes?: (table: RouteTable) => void;
+  /** Cluster time minus our wall clock, milliseconds. */
+  readonly onClockOffset?: (offsetMs: number) => void;
+}
+
+export class NodeReporter {
+  readonly #options: ReporterOptions;
+  readonly #startedMs: number;
+  readonly #meter = new ProcessMeter();
+  #lastCount = 0;
+  #lastMs: number;
+  #perSecond = 0;
+  #cancel: (() => void) | null = null;
+  #stopped = false;
+  #underWay = false;
+
+  constructor(options: ReporterOptions) {
+    this.#options = options;
+    this.#startedMs = options.context.env.wallMs();
+    this.#lastMs = options.context.env.monotonicMs();
+  }
+
+  start(): void {
+    this.#schedule();
+    this.reportNow();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#cancel?.();
+  }
+
+  /** Reports at once, because something changed that others wait for. */
+  reportNow(): void {
+    if (this.#stopped || this.#underWay) return;
+    this.#underWay = true;
+    void this.#report().finally(() => this.#underWay = false);
+  }
+
+  #schedule(): void {
+    this.#cancel = this.#options.context.env.timer(REPORT_EVERY_MS, () => {
+      this.reportNow();
+      if (!this.#stopped) this.#schedule();
+    });
+  }
+
+  async #report(): Promise<void> {
+    const { context: { env }, coordinator, onRoutes, onClockOffset } = this.#options;
+    const askedMs = env.wallMs();
+    try {
+      const { body } = await coordinator.call(
+        coordinatorConversation,
+        "report",
+        this.#compose(),
+        undefined,
+        { timeoutMs: 2_000 },
+      );
+      onClockOffset?.(body.nowMs - (askedMs + env.wallMs()) / 2);
+      if (body.routes !== null) onRoutes?.(body.routes);
+    } catch {
+      // The coordinator is away. It will see the next report.
+    }
+  }
+
+  #compose(): NodeReport {
+    const { context, ready, requestCount, connections, problem, store, routesVersion } =
+      this.#options;
+    const nowMs = context.env.monotonicMs();
+    const count = requestCount?.() ?? 0;
+    if (nowMs - this.#lastMs >= 900) {
+      this.#perSecond = (count - this.#lastCount) / ((nowMs - this.#lastMs) / 1000);
+      this.#lastCount = count;
+      this.#lastMs = nowMs;
+    }
+    return {
+      role: context.node.role,
+      id: context.node.id,
+      spawnId: context.spawnId,
+      pid: Deno.pid,
+      startedMs: this.#startedMs,
+      ready: ready(),
+      requestsPerSecond: Math.round(this.#perSecond * 10) / 10,
+      cpu: this.#meter.cpu(nowMs),
+      memoryBytes: Deno.memoryUsage().rss,
+      connections: connections?.() ?? null,
+      problem: problem?.() ?? null,
+      routesVersion: routesVersion?.() ?? 0,
+      store: store?.() ?? null,
+    };
+  }
+}
+
+/** How busy this process is, from the kernel's own account. */
+class ProcessMeter {
+  #lastMs = -Infinity;
+  #lastCpuMs = 0;
+  #share = 0;
+
+  /** Share of one core since about two seconds ago; 1 is a whole core. */
+  cpu(nowMs: number): number {
+    if (nowMs - this.#lastMs < 2_000) return this.#share;
+    const { user, system } = process.cpuUsage();
+    const cpuMs = (user + system) / 1000;
+    if (this.#lastMs !== -Infinity) {
+      this.#share = Math.round(((cpuMs - this.#lastCpuMs) / (nowMs - this.#lastMs)) * 1000) / 1000;
+    }
+    this.#lastMs = nowMs;
+    this.#lastCpuMs = cpuMs;
+    return this.#share;
+  }
+}
