@@ -1,0 +1,102 @@
+/**
+ * `deno task test`: every test, in stages, closing with one plain line `N passed, N failed`.
+ *
+ * Stages that start real clusters, browsers or other programs run one file after the other; the rest
+ * runs in parallel. A stage that fails does not keep the next from running. Arguments name stages:
+ * `deno task test cluster browser`.
+ */
+import { existing, QUICK_TESTS, runDeno, SOURCE, TESTS_CONFIG } from "./run_step.ts";
+
+interface Stage {
+  readonly name: string;
+  readonly paths: readonly string[];
+  readonly parallel: boolean;
+}
+
+const STAGES: readonly Stage[] = [
+  { name: "quick", paths: QUICK_TESTS, parallel: true },
+  { name: "sim", paths: ["tests/sim"], parallel: true },
+  { name: "cluster", paths: ["tests/cluster"], parallel: false },
+  { name: "interop", paths: ["tests/interop"], parallel: false },
+  { name: "browser", paths: ["tests/browser"], parallel: false },
+];
+
+interface Counts {
+  passed: number;
+  failed: number;
+}
+
+const wanted = Deno.args;
+const unknown = wanted.filter((name) =>
+  ![...STAGES, { name: "check" }].some((s) => s.name === name)
+);
+if (unknown.length > 0) {
+  console.error(
+    `Unknown stage "${unknown[0]}": expected check, ${
+      STAGES.map((stage) => stage.name).join(", ")
+    }`,
+  );
+  Deno.exit(2);
+}
+
+const total: Counts = { passed: 0, failed: 0 };
+const lines: string[] = [];
+if (wanted.length === 0 || wanted.includes("check")) await checkTypes();
+for (const stage of STAGES) {
+  if (wanted.length === 0 || wanted.includes(stage.name)) await runStage(stage);
+}
+console.log(`\n${lines.join("\n")}\n`);
+console.log(`${total.passed} passed, ${total.failed} failed`);
+Deno.exit(total.failed === 0 ? 0 : 1);
+
+async function checkTypes(): Promise<void> {
+  const source = await runDeno(["check", "--quiet", ...await existing(SOURCE)]);
+  const tests = await runDeno(["check", "--quiet", "--config", TESTS_CONFIG, "tests"]);
+  const failed = Number(!source.ok) + Number(!tests.ok);
+  count("check", { passed: 2 - failed, failed }, source.seconds + tests.seconds);
+}
+
+async function runStage({ name, paths, parallel }: Stage): Promise<void> {
+  const found = await existing(paths);
+  if (found.length === 0) return;
+  console.log(`\n== ${name}: ${found.join(" ")}`);
+  const report = await Deno.makeTempFile({ suffix: ".xml" });
+  try {
+    const { ok, seconds } = await runDeno(
+      [
+        "test",
+        "-A",
+        "--no-check",
+        ...(parallel ? ["--parallel"] : []),
+        `--junit-path=${report}`,
+        "--config",
+        TESTS_CONFIG,
+        ...found,
+      ],
+      { NO_COLOR: "1", DENO_JOBS: "2" },
+    );
+    const counts = readCounts(await Deno.readTextFile(report));
+    // A file that cannot even be loaded leaves no failed test behind, and is one all the same.
+    if (!ok && counts.failed === 0) counts.failed = 1;
+    count(name, counts, seconds);
+  } finally {
+    await Deno.remove(report);
+  }
+}
+
+function count(name: string, counts: Counts, seconds: number): void {
+  total.passed += counts.passed;
+  total.failed += counts.failed;
+  const figures = `${counts.passed} passed, ${counts.failed} failed`;
+  lines.push(`${name.padEnd(8)} ${figures.padEnd(24)} ${seconds.toFixed(0).padStart(4)} s`);
+}
+
+/** From the attributes of JUnit's outermost element. */
+function readCounts(report: string): Counts {
+  const attributes = report.match(/<testsuites[^>]*>/)?.[0] ?? "";
+  const number = (name: string) =>
+    Number(attributes.match(new RegExp(` ${name}="(\\d+)"`))?.[1] ?? 0);
+  const failed = number("failures") + number("errors");
+  const skipped = (report.match(/<skipped/g) ?? []).length;
+  return { passed: number("tests") - failed - skipped, failed };
+}
