@@ -333,12 +333,19 @@ export class Replica {
       commitLsn: this.#commitLsn,
       appliedLsn: this.#state.appliedLsn,
       serving: this.canServe(),
+      /** As a follower: how long ago the primary was heard. */
+      silentMs: this.#role === "primary" ? 0 : this.#nowMs - this.#heardPrimaryMs,
       peers: Array.from(this.#peers.values(), (peer) => ({
         node: peer.member.node,
         matchLsn: peer.matchLsn,
         leaseMs: Math.max(0, peer.leaseUntilMs - this.#nowMs),
       })),
     };
+  }
+
+  /** The entry at `lsn` if it is still in memory: for audits and the simulator. */
+  entryAt(lsn: Lsn): LogEntry | undefined {
+    return this.#log.at(lsn);
   }
 
   /** Whether a linearizable read may be answered from the applied state right now (A6). */
