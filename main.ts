@@ -11,6 +11,7 @@ import type { ClusterFlags } from "./cli/cluster_flags.ts";
 import { exitFor } from "./cli/exit_status.ts";
 import type { NodeOrder } from "./cli/admin.ts";
 import { type Role, ROLES } from "./proto/cluster_config.ts";
+import { PROTOCOL_VERSION } from "./proto/version.ts";
 
 const STATUS_HELP = `
 Exit status: 0 done, 1 not found or compare failed, 2 wrong use, 3 store unavailable.`;
@@ -36,7 +37,11 @@ export async function main(args: readonly string[]): Promise<number> {
 function commandLine(end: (status: number) => void): Command {
   const program = new Command("penncloud")
     .description("A small cloud for mail and files on your own machines.")
-    .version(`penncloud ${metadata.version}`, "-V, --version", "print the version")
+    .version(
+      `penncloud ${metadata.version} (protocol ${PROTOCOL_VERSION})`,
+      "-V, --version",
+      "print the version",
+    )
     .helpOption("-h, --help", "explain a command")
     .showHelpAfterError("Try --help.")
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "penncloud:")) })
