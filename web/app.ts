@@ -2,24 +2,41 @@
  * The web application of one frontend: the frame that every request passes, then the routes of the
  * API and the pages. It keeps no state of its own, so any frontend serves any request.
  */
-import { Hono } from "hono";
+import { type Context, Hono } from "hono";
 import { InvariantViolation } from "../kv/invariant.ts";
+import { Assets } from "./assets.ts";
 import type { AppContext } from "./context.ts";
 import { ApiError, internalError, toApiError } from "./errors.ts";
+import { respondErrorPage } from "./pages/respond_error.tsx";
+import { accountPageRoutes } from "./routes/account_page.tsx";
 import { accountRoutes } from "./routes/accounts.ts";
+import { pageRoutes } from "./routes/pages.tsx";
+import { staticRoutes } from "./routes/static.ts";
 import { sameOriginOnly, securityHeaders } from "./security.ts";
 import type { WebEnv } from "./session.ts";
 
-export function createApp(context: AppContext): Hono<WebEnv> {
+export interface AppOptions {
+  /** The built scripts and styles; without them pages are plain. */
+  readonly assets?: Assets;
+}
+
+export function createApp(context: AppContext, options: AppOptions = {}): Hono<WebEnv> {
+  const { assets = Assets.none } = options;
   const app = new Hono<WebEnv>();
   app.use(securityHeaders(context));
   app.use(sameOriginOnly());
 
+  app.route("/", staticRoutes(assets));
   app.route("/api/v1", accountRoutes(context));
+  app.route("/", accountPageRoutes(context, assets));
+  app.route("/", pageRoutes(context, assets));
 
-  app.notFound(() => {
-    throw new ApiError(404, "not_found", "There is nothing here.");
-  });
+  const answer = (c: Context, error: ApiError) =>
+    isProgram(c)
+      ? c.json(error.toJson(), error.status, error.headers)
+      : respondErrorPage(c, assets, error);
+
+  app.notFound((c) => answer(c, new ApiError(404, "not_found", "There is nothing here.")));
   app.onError((error, c) => {
     if (error instanceof InvariantViolation) return context.env.fatal(error);
     const known = toApiError(error);
@@ -30,8 +47,16 @@ export function createApp(context: AppContext): Hono<WebEnv> {
         error: error.stack ?? String(error),
       });
     }
-    const answer = known ?? internalError();
-    return c.json(answer.toJson(), answer.status, answer.headers);
+    return answer(c, known ?? internalError());
   });
   return app;
+}
+
+/** Whether the client wants JSON rather than a page for people. */
+function isProgram(c: Context): boolean {
+  const { path } = c.req;
+  if (path.startsWith("/api/") || path.startsWith("/dav") || path.startsWith("/static/")) {
+    return true;
+  }
+  return !/\btext\/html\b|\*\/\*/.test(c.req.header("accept") ?? "*/*");
 }

@@ -104,7 +104,8 @@ export function AppShell(props: AppShellProps): JSX.Element {
   );
 }
 
-function AppLinks({ app, admin }: { app: AppName; admin: boolean }): JSX.Element {
+/** One link per application; the server draws them too. */
+export function AppLinks({ app, admin }: { app: AppName; admin: boolean }): JSX.Element {
   return (
     <>
       {APPS.filter((one) => admin || one.name !== "admin").map((one) => (
