@@ -1,0 +1,63 @@
+/**
+ * Where mail lies in the store: every row and column name, and nothing else.
+ *
+ * One row per user holds the whole index of that user's mail, so that every change a reader could
+ * see half of (delivery, move, flag, send, delete) is one row operation. Bodies lie elsewhere.
+ *
+ *     <user>/mail
+ *       folder/<folderId>             JSON {name, role, uidValidity}
+ *       count/<folderId>/uid          counter: the last UID given out; it never goes back
+ *       count/<folderId>/total        counter
+ *       count/<folderId>/unread       counter
+ *       m/<folderId>/<uid, 10 digits> JSON MessageEntry: what a list shows, and where the body is
+ *       id/<messageId>                JSON Place: the folder, and a UID that is surely smaller
+ *       gone/<ms, 14 digits>/<id>     when a message went for good; its id/ stays as a tombstone
+ *       draft/<messageId>             JSON DraftContent, the text that is being written
+ *       upload/<uploadId>             JSON Upload: an attachment that waits for its message
+ *       sent/<messageId>              JSON [{address, status, detail}] once nothing is pending
+ *       out/<outId>/…                 a message on its way, see outbox.ts
+ *     <bodyId>/body                   raw MIME or an upload, see body_store.ts
+ *     <letter>=outbox                 index of all outboxes, see outbox.ts
+ *
+ * An entry takes about 500 bytes, so `store.row_max_bytes` (64 MiB) is room for some 120 000
+ * messages per user; beyond it deliveries are refused with "mailbox full". Splitting old mail into
+ * rows of its own is not here.
+ */
+
+export const FOLDER = "folder/";
+export const COUNT = "count/";
+export const GONE = "gone/";
+export const UPLOAD = "upload/";
+export const DRAFT = "draft/";
+
+export const mailRow = (user: string): string => `${user}/mail`;
+export const bodyRow = (bodyId: string): string => `${bodyId}/body`;
+
+const uidDigits = (uid: number): string => String(uid).padStart(10, "0");
+
+export const folderColumn = (folderId: string): string => `${FOLDER}${folderId}`;
+export const uidCounter = (folderId: string): string => `${COUNT}${folderId}/uid`;
+export const totalCounter = (folderId: string): string => `${COUNT}${folderId}/total`;
+export const unreadCounter = (folderId: string): string => `${COUNT}${folderId}/unread`;
+export const entryPrefix = (folderId: string): string => `m/${folderId}/`;
+export const entryColumn = (folderId: string, uid: number): string =>
+  `${entryPrefix(folderId)}${uidDigits(uid)}`;
+export const uidOfColumn = (column: string): number => Number(column.slice(-10));
+export const idColumn = (messageId: string): string => `id/${messageId}`;
+export const goneColumn = (ms: number, messageId: string): string =>
+  `${GONE}${String(Math.floor(ms)).padStart(14, "0")}/${messageId}`;
+export const draftColumn = (messageId: string): string => `${DRAFT}${messageId}`;
+export const uploadColumn = (uploadId: string): string => `${UPLOAD}${uploadId}`;
+export const sentColumn = (messageId: string): string => `sent/${messageId}`;
+
+/**
+ * The index of outboxes is spread over eight rows, far apart in the key range: one row would make
+ * one tablet take part in every mail, and many would make the sweep that reads them all dear.
+ */
+export const OUTBOX_SHARDS = ["a", "d", "g", "j", "m", "p", "s", "v"] as const;
+export const outboxShardRow = (outId: string): string => {
+  const letter = (outId.codePointAt(0) ?? 97) - 97;
+  return shardRow(OUTBOX_SHARDS[Math.abs(Math.floor(letter / 3.25)) % OUTBOX_SHARDS.length]!);
+};
+export const shardRow = (shard: string): string => `${shard}=outbox`;
+export const outboxPrefix = (outId: string): string => `out/${outId}/`;
