@@ -308,6 +308,8 @@ export class Accounts {
   async #finish(record: AccountRecord): Promise<void> {
     if (record.ready) return;
     await put(this.#kv, USERS_ROW, record.username, encodeJson({ createdMs: record.createdMs }));
+    // A process without the apps (the command line) leaves the rest to the first login.
+    if (this.#hooks.length === 0) return;
     for (const hook of this.#hooks) await hook(record.username);
     await this.#change(record.username, (latest) => ({ ...latest, ready: true }));
   }
