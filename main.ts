@@ -1,229 +1,26 @@
 /**
  * PennCloud: webmail, a file drive and accounts on a distributed store of its own, in one program.
  *
- * This file reads the flags and hands over: to `penncloud up` (roles/supervisor.ts), to one node
- * (roles/node_process.ts), or to a command (cli/). Each is loaded only when it is asked for, because
- * a cluster is sixteen of these processes on one machine.
+ * This file looks at the command line and hands over: to one node (roles/node_process.ts), or to a
+ * command, of which `penncloud up` (roles/supervisor.ts) is the first. Each is loaded only when it is
+ * asked for, because a cluster is sixteen of these processes on one machine.
  */
-import { Command, CommanderError, InvalidArgumentError, Option } from "@commander-js/extra-typings";
-import metadata from "./deno.json" with { type: "json" };
-import type { ClusterFlags } from "./cli/cluster_flags.ts";
 import { exitFor } from "./cli/exit_status.ts";
-import type { NodeOrder } from "./cli/admin.ts";
-import { type Role, ROLES } from "./proto/cluster_config.ts";
-import { PROTOCOL_VERSION } from "./proto/version.ts";
-
-const STATUS_HELP = `
-Exit status: 0 done, 1 not found or compare failed, 2 wrong use, 3 store unavailable.`;
+import { asksForNode, runNodeCommand } from "./cli/node_flags.ts";
 
 /** Runs one command line. Resolves with the exit status. */
 export async function main(args: readonly string[]): Promise<number> {
-  let status = 0;
-  const program = commandLine((ended) => status = ended);
-  const startsNode = args.some((arg) => arg === "--role" || arg.startsWith("--role="));
   try {
-    await program.parseAsync(startsNode ? ["node", ...args] : [...args], { from: "user" });
-    return status;
+    if (asksForNode(args) && !args.includes("--help")) {
+      return await runNodeCommand(args);
+    }
+    return await (await import("./cli/command_line.ts")).runCommand(args);
   } catch (error) {
-    // Commander has printed its own messages; asking for help is no mistake.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     const known = exitFor(error);
-    if (known === null) throw error;
+    if (known === null) throw error; // a bug of ours: with its stack, and status 1
     for (const line of known.message.split("\n")) console.error(`penncloud: ${line}`);
     return known.status;
   }
 }
-
-function commandLine(end: (status: number) => void): Command {
-  const program = new Command("penncloud")
-    .description("A small cloud for mail and files on your own machines.")
-    .version(
-      `penncloud ${metadata.version} (protocol ${PROTOCOL_VERSION})`,
-      "-V, --version",
-      "print the version",
-    )
-    .helpOption("-h, --help", "explain a command")
-    .showHelpAfterError("Try --help.")
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "penncloud:")) })
-    .exitOverride()
-    .addHelpText(
-      "after",
-      `
-One node in the foreground:
-  penncloud --role=ROLE --id=N   ROLE is ${ROLES.join(", ")}
-${STATUS_HELP}`,
-    );
-
-  clusterFlags(program.command("up"))
-    .description("start every node that the configuration places on this host, and watch them")
-    .option(
-      "--only <roles>",
-      `start just these, separated by commas: ${ROLES.join(", ")}`,
-      roleList,
-    )
-    .option("--host <names>", "take these for this host's names in the configuration", nameList)
-    .action(async (flags) => {
-      const { loadConfig } = await import("./roles/config_file.ts");
-      const { up } = await import("./roles/supervisor.ts");
-      const { only = [], host: hosts = [], portOffset = 0, json = false } = flags;
-      const loaded = await loadConfig({ path: flags.config, dataDir: flags.data, portOffset });
-      end(await up({ loaded, portOffset, only, hosts, json }));
-    });
-
-  clusterFlags(program.command("node", { hidden: true }))
-    .addOption(new Option("--role <role>").choices(ROLES).makeOptionMandatory())
-    .requiredOption("--id <n>", "its number in the configuration", wholeNumber)
-    .action(async ({ role, id, ...flags }) => {
-      const { loadConfig } = await import("./roles/config_file.ts");
-      const { runNode } = await import("./roles/node_process.ts");
-      const { config: path, data: dataDir, portOffset } = flags;
-      end(await runNode(await loadConfig({ path, dataDir, portOffset }), { role, id }));
-    });
-
-  addAdminCommands(program, end);
-  addUserCommands(program, end);
-  addKvCommands(program, end);
-  return program as unknown as Command;
-}
-
-function addAdminCommands(program: Command<[]>, end: (status: number) => void): void {
-  const admin = program.command("admin").description("look at the cluster and operate it");
-  clusterFlags(admin.command("status"))
-    .description("nodes and tablets")
-    .action(async (flags) => end(await (await import("./cli/admin.ts")).adminStatus(flags)));
-  clusterFlags(admin.command("tablets"))
-    .description("tablets: range, epoch, primary, secondaries, size")
-    .action(async (flags) => end(await (await import("./cli/admin.ts")).adminTablets(flags)));
-  const orders: [NodeOrder, string][] = [
-    ["kill", "end a node with SIGKILL; it stays down"],
-    ["restart", "start a node, ending it in good order first if it runs"],
-    ["drain", "let a node hand over its work, then stop it"],
-  ];
-  for (const [order, description] of orders) {
-    clusterFlags(admin.command(order))
-      .description(description)
-      .argument("<node>", "its port, or its name as in backend/3")
-      .action(async (node, flags) =>
-        end(await (await import("./cli/admin.ts")).adminOrder(order, node, flags))
-      );
-  }
-  clusterFlags(admin.command("rows"))
-    .description("the raw rows that a backend holds, page by page")
-    .argument("<node>", "its port, or its name as in backend/3")
-    .option("--start <key>", "first row wanted")
-    .option("--limit <n>", "cells on the page, 1 to 500", numberWithin(1, 500))
-    .action(async (node, flags) =>
-      end(await (await import("./cli/admin.ts")).adminRows(node, flags))
-    );
-  clusterFlags(admin.command("verify"))
-    .description("compare the digests of all replicas; exit status 1 when two differ")
-    .action(async (flags) => end(await (await import("./cli/admin.ts")).adminVerify(flags)));
-}
-
-function addUserCommands(program: Command<[]>, end: (status: number) => void): void {
-  const user = program.command("user").description("accounts");
-  clusterFlags(user.command("add"))
-    .description("make an account")
-    .argument("<name>")
-    .option("--admin", "make it an administrator")
-    .option("--password-stdin", "take the password from standard input")
-    .action(async (name, flags) => end(await (await import("./cli/user.ts")).userAdd(name, flags)));
-  clusterFlags(user.command("passwd"))
-    .description("set a new password and end the account's sessions")
-    .argument("<name>")
-    .option("--password-stdin", "take the password from standard input")
-    .action(async (name, flags) =>
-      end(await (await import("./cli/user.ts")).userPasswd(name, flags))
-    );
-  clusterFlags(user.command("admin"))
-    .description("make an account an administrator")
-    .argument("<name>")
-    .option("--revoke", "take the right away again")
-    .action(async (name, flags) =>
-      end(await (await import("./cli/user.ts")).userAdmin(name, flags))
-    );
-  clusterFlags(user.command("list"))
-    .description("all accounts")
-    .action(async (flags) => end(await (await import("./cli/user.ts")).userList(flags)));
-}
-
-function addKvCommands(program: Command<[]>, end: (status: number) => void): void {
-  const kv = program.command("kv").description("the store itself").addHelpText(
-    "after",
-    STATUS_HELP,
-  );
-  const file = ["--file <file>", "take the value from a file"] as const;
-  clusterFlags(kv.command("get"))
-    .description("write the value of a cell to standard output, byte for byte")
-    .argument("<row>").argument("<column>")
-    .action(async (row, column, flags) =>
-      end(await (await import("./cli/kv.ts")).kvGet({ row, column }, flags))
-    );
-  clusterFlags(kv.command("put"))
-    .description("write a cell, whatever was there")
-    .argument("<row>").argument("<column>").argument("[value]").option(...file)
-    .action(async (row, column, value, flags) =>
-      end(await (await import("./cli/kv.ts")).kvPut({ row, column }, { ...flags, value }, flags))
-    );
-  clusterFlags(kv.command("cput"))
-    .description("write a cell if its value is OLD")
-    .argument("<row>").argument("<column>")
-    .argument("<old>", "the value that must be there; with --absent, the new value")
-    .argument("[new]").option(...file)
-    .option("--absent", "only if the cell does not exist: kv cput --absent ROW COLUMN NEW")
-    .action(async (row, column, first, second, { absent, ...flags }) => {
-      const old = absent ? null : first;
-      const value = absent && flags.file === undefined ? first : second;
-      const change = { old, next: { file: flags.file, value } };
-      end(await (await import("./cli/kv.ts")).kvCput({ row, column }, change, flags));
-    });
-  clusterFlags(kv.command("delete"))
-    .description("delete a cell")
-    .argument("<row>").argument("<column>")
-    .action(async (row, column, flags) =>
-      end(await (await import("./cli/kv.ts")).kvDelete({ row, column }, flags))
-    );
-  clusterFlags(kv.command("scan"))
-    .description("list the cells of rows that begin with PREFIX")
-    .argument("<prefix>").option("--limit <n>", "cells, default 100", numberWithin(1, 1_000_000))
-    .action(async (prefix, flags) =>
-      end(await (await import("./cli/kv.ts")).kvScan(prefix, flags))
-    );
-}
-
-/** The flags that every command takes. */
-function clusterFlags(command: Command<[]>): Command<[], ClusterFlags> {
-  return command
-    .option(
-      "--config <file>",
-      "cluster.toml to use; default: ./cluster.toml, else the built-in one",
-    )
-    .option("--data <dir>", "folder of the cluster's data; default: as the configuration says")
-    .option("--port-offset <n>", "add this to every port", numberWithin(0, 65_535))
-    .option("--json", "answer in JSON, for scripts") as unknown as Command<[], ClusterFlags>;
-}
-
-function wholeNumber(text: string): number {
-  if (/^\d{1,9}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError("Expected a whole number.");
-}
-
-function numberWithin(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
-    if (value >= min && value <= max) return value;
-    throw new InvalidArgumentError(`Expected a whole number from ${min} to ${max}.`);
-  };
-}
-
-function roleList(text: string): Role[] {
-  return nameList(text).map((name) => {
-    const role = ROLES.find((known) => known === name);
-    if (role !== undefined) return role;
-    throw new InvalidArgumentError(`Expected roles out of ${ROLES.join(", ")}, got "${name}".`);
-  });
-}
-
-const nameList = (text: string): string[] => text.split(",").map((name) => name.trim());
 
 if (import.meta.main) Deno.exit(await main(Deno.args));

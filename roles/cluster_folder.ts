@@ -78,7 +78,7 @@ export async function openClusterFolder(
   const { config, create } = options;
   if (!create) return { ...await readFolder(dir, config), created: false };
   try {
-    await Deno.mkdir(dir, { recursive: true });
+    await Deno.mkdir(dir, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw new ClusterFolderError(
       `Cannot make the data folder "${dir}": ${(error as Error).message}`,

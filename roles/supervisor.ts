@@ -66,7 +66,9 @@ export async function up(options: UpOptions): Promise<number> {
   try {
     screen.say(
       "starting",
-      `PennCloud: cluster "${config.cluster.name}", ${nodes.length} nodes on this host, data in ${clusterDir}` +
+      `PennCloud: cluster "${config.cluster.name}", ${
+        count(nodes.length)
+      } on this host, data in ${clusterDir}` +
         (folder.created
           ? "\nMade a new cluster: its secret and its certificate are in that folder"
           : ""),
@@ -110,7 +112,7 @@ async function supervise({ options, nodes, folder, screen, stop }: Start): Promi
     for (const child of children) child.start();
     const watching = Promise.all(children.map((child) => watchReadiness(child, stop)));
     if (await becomeReady({ children, folder, screen, stop, options })) await stop.asked;
-    screen.say("stopping", `Stopping ${children.length} nodes`);
+    screen.say("stopping", `Stopping ${count(children.length)}`);
     await shutDown(children, stop);
     await watching;
     screen.say("stopped", "Stopped");
@@ -250,6 +252,8 @@ function sayExit(report: ExitReport, screen: Screen, stop: StopSignal): void {
     { ...fields, lastLines: report.lastLines },
   );
 }
+
+const count = (nodes: number): string => nodes === 1 ? "1 node" : `${nodes} nodes`;
 
 /** Where people go: the balancer, or a frontend where there is none. */
 function frontDoor(nodes: readonly NodeEntry[]): string | null {

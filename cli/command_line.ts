@@ -1,0 +1,198 @@
+/**
+ * The command line: every command and flag of `penncloud`, and which module does the work.
+ *
+ * `--role` is not here but in node_flags.ts: nodes are started by the dozen, and commander would cost
+ * each of them some megabytes.
+ */
+import { Command, CommanderError, InvalidArgumentError } from "@commander-js/extra-typings";
+import metadata from "../deno.json" with { type: "json" };
+import { type Role, ROLES } from "../proto/cluster_config.ts";
+import { PROTOCOL_VERSION } from "../proto/version.ts";
+import type { NodeOrder } from "./admin.ts";
+import type { ClusterFlags } from "./cluster_flags.ts";
+import { DONE, WRONG_USE } from "./exit_status.ts";
+
+const STATUS_HELP = `
+Exit status: 0 done, 1 not found or compare failed, 2 wrong use, 3 store unavailable.`;
+
+/** Runs one command. Resolves with the exit status; throws what the command throws. */
+export async function runCommand(args: readonly string[]): Promise<number> {
+  let status = DONE;
+  try {
+    await commandLine((ended) => status = ended).parseAsync([...args], { from: "user" });
+    return status;
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    // Commander has printed its own message; asking for help or the version is no mistake.
+    return error.exitCode === 0 ? DONE : WRONG_USE;
+  }
+}
+
+function commandLine(end: (status: number) => void): Command {
+  const program = new Command("penncloud")
+    .description("A small cloud for mail and files on your own machines.")
+    .version(
+      `penncloud ${metadata.version} (protocol ${PROTOCOL_VERSION})`,
+      "-V, --version",
+      "print the version",
+    )
+    .helpOption("-h, --help", "explain a command")
+    .showHelpAfterError("Try --help.")
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "penncloud:")) })
+    .exitOverride()
+    .addHelpText(
+      "after",
+      `
+One node in the foreground:
+  penncloud --role=ROLE --id=N   ROLE is ${ROLES.join(", ")}
+${STATUS_HELP}`,
+    );
+
+  clusterFlags(program.command("up"))
+    .description("start every node that the configuration places on this host, and watch them")
+    .option(
+      "--only <roles>",
+      `start just these, separated by commas: ${ROLES.join(", ")}`,
+      roleList,
+    )
+    .option("--host <names>", "take these for this host's names in the configuration", nameList)
+    .action(async (flags) => {
+      const { loadConfig } = await import("../roles/config_file.ts");
+      const { up } = await import("../roles/supervisor.ts");
+      const { only = [], host: hosts = [], portOffset = 0, json = false } = flags;
+      const loaded = await loadConfig({ path: flags.config, dataDir: flags.data, portOffset });
+      end(await up({ loaded, portOffset, only, hosts, json }));
+    });
+
+  addAdminCommands(program, end);
+  addUserCommands(program, end);
+  addKvCommands(program, end);
+  return program as unknown as Command;
+}
+
+function addAdminCommands(program: Command<[]>, end: (status: number) => void): void {
+  const admin = program.command("admin").description("look at the cluster and operate it");
+  clusterFlags(admin.command("status"))
+    .description("nodes and tablets")
+    .action(async (flags) => end(await (await import("./admin.ts")).adminStatus(flags)));
+  clusterFlags(admin.command("tablets"))
+    .description("tablets: range, epoch, primary, secondaries, size")
+    .action(async (flags) => end(await (await import("./admin.ts")).adminTablets(flags)));
+  const orders: [NodeOrder, string][] = [
+    ["kill", "end a node with SIGKILL; it stays down"],
+    ["restart", "start a node, ending it in good order first if it runs"],
+    ["drain", "let a node hand over its work, then stop it"],
+  ];
+  for (const [order, description] of orders) {
+    clusterFlags(admin.command(order))
+      .description(description)
+      .argument("<node>", "its port, or its name as in backend/3")
+      .action(async (node, flags) =>
+        end(await (await import("./admin.ts")).adminOrder(order, node, flags))
+      );
+  }
+  clusterFlags(admin.command("rows"))
+    .description("the raw rows that a backend holds, page by page")
+    .argument("<node>", "its port, or its name as in backend/3")
+    .option("--start <key>", "first row wanted")
+    .option("--limit <n>", "cells on the page, 1 to 500", numberWithin(1, 500))
+    .action(async (node, flags) => end(await (await import("./admin.ts")).adminRows(node, flags)));
+  clusterFlags(admin.command("verify"))
+    .description("compare the digests of all replicas; exit status 1 when two differ")
+    .action(async (flags) => end(await (await import("./admin.ts")).adminVerify(flags)));
+}
+
+function addUserCommands(program: Command<[]>, end: (status: number) => void): void {
+  const user = program.command("user").description("accounts");
+  clusterFlags(user.command("add"))
+    .description("make an account")
+    .argument("<name>")
+    .option("--admin", "make it an administrator")
+    .option("--password-stdin", "take the password from standard input")
+    .action(async (name, flags) => end(await (await import("./user.ts")).userAdd(name, flags)));
+  clusterFlags(user.command("passwd"))
+    .description("set a new password and end the account's sessions")
+    .argument("<name>")
+    .option("--password-stdin", "take the password from standard input")
+    .action(async (name, flags) => end(await (await import("./user.ts")).userPasswd(name, flags)));
+  clusterFlags(user.command("admin"))
+    .description("make an account an administrator")
+    .argument("<name>")
+    .option("--revoke", "take the right away again")
+    .action(async (name, flags) => end(await (await import("./user.ts")).userAdmin(name, flags)));
+  clusterFlags(user.command("list"))
+    .description("all accounts")
+    .action(async (flags) => end(await (await import("./user.ts")).userList(flags)));
+}
+
+function addKvCommands(program: Command<[]>, end: (status: number) => void): void {
+  const kv = program.command("kv").description("the store itself").addHelpText(
+    "after",
+    STATUS_HELP,
+  );
+  const file = ["--file <file>", "take the value from a file"] as const;
+  clusterFlags(kv.command("get"))
+    .description("write the value of a cell to standard output, byte for byte")
+    .argument("<row>").argument("<column>")
+    .action(async (row, column, flags) =>
+      end(await (await import("./kv.ts")).kvGet({ row, column }, flags))
+    );
+  clusterFlags(kv.command("put"))
+    .description("write a cell, whatever was there")
+    .argument("<row>").argument("<column>").argument("[value]").option(...file)
+    .action(async (row, column, value, flags) =>
+      end(await (await import("./kv.ts")).kvPut({ row, column }, { ...flags, value }, flags))
+    );
+  clusterFlags(kv.command("cput"))
+    .description("write a cell if its value is OLD")
+    .argument("<row>").argument("<column>")
+    .argument("<old>", "the value that must be there; with --absent, the new value")
+    .argument("[new]").option(...file)
+    .option("--absent", "only if the cell does not exist: kv cput --absent ROW COLUMN NEW")
+    .action(async (row, column, first, second, { absent, ...flags }) => {
+      const old = absent ? null : first;
+      const value = absent && flags.file === undefined ? first : second;
+      const change = { old, next: { file: flags.file, value } };
+      end(await (await import("./kv.ts")).kvCput({ row, column }, change, flags));
+    });
+  clusterFlags(kv.command("delete"))
+    .description("delete a cell")
+    .argument("<row>").argument("<column>")
+    .action(async (row, column, flags) =>
+      end(await (await import("./kv.ts")).kvDelete({ row, column }, flags))
+    );
+  clusterFlags(kv.command("scan"))
+    .description("list the cells of rows that begin with PREFIX")
+    .argument("<prefix>").option("--limit <n>", "cells, default 100", numberWithin(1, 1_000_000))
+    .action(async (prefix, flags) => end(await (await import("./kv.ts")).kvScan(prefix, flags)));
+}
+
+/** The flags that every command takes. */
+function clusterFlags(command: Command<[]>): Command<[], ClusterFlags> {
+  return command
+    .option(
+      "--config <file>",
+      "cluster.toml to use; default: ./cluster.toml, else the built-in one",
+    )
+    .option("--data <dir>", "folder of the cluster's data; default: as the configuration says")
+    .option("--port-offset <n>", "add this to every port", numberWithin(0, 65_535))
+    .option("--json", "answer in JSON, for scripts") as unknown as Command<[], ClusterFlags>;
+}
+
+function numberWithin(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
+    if (value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Expected a whole number from ${min} to ${max}.`);
+  };
+}
+
+function roleList(text: string): Role[] {
+  return nameList(text).map((name) => {
+    const role = ROLES.find((known) => known === name);
+    if (role !== undefined) return role;
+    throw new InvalidArgumentError(`Expected roles out of ${ROLES.join(", ")}, got "${name}".`);
+  });
+}
+
+const nameList = (text: string): string[] => text.split(",").map((name) => name.trim());
