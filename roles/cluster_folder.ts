@@ -84,6 +84,7 @@ export async function openClusterFolder(
       `Cannot make the data folder "${dir}": ${(error as Error).message}`,
     );
   }
+  if (await readClusterFile(dir) === null) await refuseForeign(dir);
   // Nodes started by hand at the same moment must not each make a secret of their own.
   using guard = await Deno.open(join(dir, "cluster.lock"), { write: true, create: true });
   await guard.lock(true);
@@ -156,7 +157,8 @@ async function readClusterFile(dir: string): Promise<ClusterFile | null> {
   }
 }
 
-async function format(dir: string, config: ClusterConfig): Promise<void> {
+/** Somebody else's folder is refused before anything is written to it. */
+async function refuseForeign(dir: string): Promise<void> {
   for await (const entry of Deno.readDir(dir)) {
     if (!KNOWN_BEFORE_FORMAT.has(entry.name) && !entry.name.endsWith(".new")) {
       throw new ClusterFolderError(
@@ -164,6 +166,9 @@ async function format(dir: string, config: ClusterConfig): Promise<void> {
       );
     }
   }
+}
+
+async function format(dir: string, config: ClusterConfig): Promise<void> {
   const secret = crypto.getRandomValues(new Uint8Array(SECRET_BYTES));
   await writeWhole(join(dir, SECRET_FILE), `${secret.toHex()}\n`);
   await writeCertificate(dir, config);

@@ -81,6 +81,7 @@ export class SupervisedNode {
   start(): void {
     clearTimeout(this.#restartTimer);
     if (this.#life !== null) return;
+    this.#enter("starting");
     const spawn = crypto.randomUUID();
     const { program, args, env } = this.#options.command;
     let process: Deno.ChildProcess;
@@ -109,7 +110,6 @@ export class SupervisedNode {
       this.#afterExit(spawn, describeExit(status), Date.now() - startedMs);
     });
     this.#life = { process, spawn, startedMs, lifeline: process.stdin, gone };
-    this.#enter("starting");
   }
 
   /** `/readyz` says yes. */
