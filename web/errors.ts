@@ -7,6 +7,7 @@
  */
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { AccountError, type AccountErrorCode } from "../apps/accounts/account_error.ts";
+import { MailError, type MailErrorCode } from "../apps/mail/mail_error.ts";
 import { KvError, type KvErrorCode } from "../kv/errors.ts";
 
 export class ApiError extends Error {
@@ -63,10 +64,34 @@ const ACCOUNT_STATUS: Record<AccountErrorCode, ContentfulStatusCode> = {
   busy: 503,
 };
 
+const MAIL_STATUS: Record<MailErrorCode, ContentfulStatusCode> = {
+  not_found: 404,
+  invalid_address: 422,
+  unknown_recipient: 422,
+  no_recipients: 422,
+  too_many_recipients: 422,
+  message_too_large: 413,
+  header_too_large: 422,
+  mail_loop: 422,
+  invalid_message: 422,
+  unknown_folder: 404,
+  folder_exists: 409,
+  invalid_folder: 422,
+  draft_conflict: 409,
+  draft_gone: 410,
+  not_your_address: 403,
+  attachment_missing: 422,
+  too_slow: 408,
+  conflict: 409,
+};
+
 /** The answer to any error, or null when it is one that nobody expected. */
 export function toApiError(error: unknown): ApiError | null {
   if (error instanceof ApiError) return error;
   if (error instanceof KvError) return KV_ANSWERS[error.code]();
+  if (error instanceof MailError) {
+    return new ApiError(MAIL_STATUS[error.code], error.code, `${error.message}.`);
+  }
   if (error instanceof AccountError) {
     const { code, message, retryAfterSeconds } = error;
     return new ApiError(ACCOUNT_STATUS[code], code, message, {

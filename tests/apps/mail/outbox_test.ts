@@ -26,10 +26,10 @@ Deno.test("200 simultaneous deliveries to one inbox leave 200 messages with asce
     const { kv } = world;
     return world.process({
       kv: {
-        get: (...args) => turn(() => kv.get(...args)),
-        getRow: (...args) => turn(() => kv.getRow(...args)),
-        scan: (...args) => turn(() => kv.scan(...args)),
-        apply: (...args) => turn(() => kv.apply(...args)),
+        get: (row, column) => turn(() => kv.get(row, column)),
+        getRow: (row, options) => turn(() => kv.getRow(row, options)),
+        scan: (options) => turn(() => kv.scan(options)),
+        apply: (op) => turn(() => kv.apply(op)),
       },
     });
   });
