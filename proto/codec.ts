@@ -163,7 +163,7 @@ export class FrameDecoder {
   }
 
   #beginPayload(line: Record<string, unknown>): void {
-    const bytes = line.bytes ?? 0;
+    const bytes = line.bytes === undefined ? 0 : line.bytes;
     if (typeof bytes !== "number" || !Number.isSafeInteger(bytes) || bytes < 0) {
       throw new FrameError("bad_message", 'Cannot read a line: "bytes" is not a whole number >= 0');
     }
