@@ -4,7 +4,7 @@ import type { Member } from "../proto/replication.ts";
 
 /** Appends under way to one replica; answers come back in order, so few are enough. */
 const APPENDS_IN_FLIGHT_MAX = 4;
-const BYTES_IN_FLIGHT_MAX = 16 * 1024 * 1024;
+const BYTES_IN_FLIGHT_MAX = 8 * 1024 * 1024;
 
 export class PeerProgress {
   readonly member: Member;
@@ -26,6 +26,7 @@ export class PeerProgress {
   /** A read of old log entries for it is under way. */
   readingLog = false;
   snapshotOffered = false;
+  #forgottenLsn: Lsn = toLsn(0);
   #inFlight: { lastLsn: Lsn; bytes: number }[] = [];
   #inFlightBytes = 0;
 
@@ -56,11 +57,18 @@ export class PeerProgress {
     if (matchLsn > this.matchLsn) {
       this.matchLsn = matchLsn;
       this.progressMs = nowMs;
+      if (matchLsn >= this.#forgottenLsn) this.forgot = false;
     }
     while (this.#inFlight.length > 0 && this.#inFlight[0]!.lastLsn <= matchLsn) {
       this.#inFlightBytes -= this.#inFlight.shift()!.bytes;
     }
     if (this.nextLsn <= matchLsn) this.nextLsn = toLsn(matchLsn + 1);
+  }
+
+  /** It cannot be counted on for more than this, whatever it said before. */
+  lowerMatch(matchLsn: Lsn): void {
+    this.#forgottenLsn = this.matchLsn;
+    this.matchLsn = matchLsn;
   }
 
   /** Starts over behind `lsn`, because what was sent may be lost. */

@@ -84,7 +84,8 @@ export type Input =
   | { kind: "flush" }
   | { kind: "written"; writeId: number }
   | { kind: "message"; message: ReplicaMessage; entries: readonly LogEntry[] }
-  | { kind: "config"; config: GroupConfig; learners: readonly Member[] }
+  /** `learners` null: the sender does not know them. */
+  | { kind: "config"; config: GroupConfig; learners: readonly Member[] | null }
   | { kind: "proposed"; changeId: string; result: "done" | "refused"; config: GroupConfig | null }
   /** A member's process is known to have ended. */
   | { kind: "memberDown"; node: NodeId; inc: Incarnation }
@@ -144,6 +145,7 @@ const SUSPECT_EVERY_MS = 500;
 const SNAPSHOT_PATIENCE_MS = 60_000;
 /** A member that answers heartbeats but whose disk makes no progress for this many ack timeouts. */
 const STALL_FACTOR = 4;
+const HAND_OVER_PATIENCE_MS = 2_000;
 const FIRST_REIGN = 1;
 const CHECK_EVERY_LSN = 256;
 const CHECKS_KEPT = 64;
@@ -212,6 +214,7 @@ export class Replica {
   #pendingAdd: Member | null = null;
   #proposal: Proposal | null = null;
   #handOverTo: Member | null = null;
+  #handOverUntilMs = -Infinity;
   #relinquished = false;
   #heartbeatMs = -Infinity;
   readonly #waiting = new Map<Lsn, number[]>();
@@ -335,9 +338,15 @@ export class Replica {
       serving: this.canServe(),
       /** As a follower: how long ago the primary was heard. */
       silentMs: this.#role === "primary" ? 0 : this.#nowMs - this.#heardPrimaryMs,
+      pendingAdd: this.#pendingAdd?.node ?? null,
+      proposal: this.#proposal?.change.kind ?? null,
       peers: Array.from(this.#peers.values(), (peer) => ({
         node: peer.member.node,
+        inc: peer.inc,
         matchLsn: peer.matchLsn,
+        nextLsn: peer.nextLsn,
+        waiting: peer.readingLog || peer.snapshotOffered,
+        forgot: peer.forgot,
         leaseMs: Math.max(0, peer.leaseUntilMs - this.#nowMs),
       })),
     };
@@ -787,7 +796,12 @@ export class Replica {
       { baseLsn: this.#log.baseLsn, lastLsn: this.#log.lastLsn, history: this.#log.history },
       message,
     );
-    if (common !== null && common < peer.matchLsn) peer.forgot = true;
+    if (common !== null && common < peer.matchLsn) {
+      // Either an old answer that was overtaken, or a disk that lost what it had acknowledged. To
+      // count on less is safe in both cases; a member that really forgot has to go.
+      peer.forgot = this.#isMember(peer) && message.lastLsn < peer.matchLsn;
+      peer.lowerMatch(common);
+    }
     // Below its checkpoint a replica cannot be cut back; it has to start from a new one.
     if (common === null || (common < message.baseLsn && !this.#isMember(peer))) {
       this.#offerSnapshot(peer);
@@ -898,9 +912,11 @@ export class Replica {
 
   // ------------------------------------------------------------------------ configurations
 
-  #onConfig(config: GroupConfig, learners: readonly Member[]): void {
+  #onConfig(config: GroupConfig, learners: readonly Member[] | null): void {
     if (config.epoch > this.epoch) this.#adopt(config);
-    if (config.epoch === this.epoch && this.#role === "primary") this.#setLearners(learners);
+    if (learners !== null && config.epoch === this.epoch && this.#role === "primary") {
+      this.#setLearners(learners);
+    }
   }
 
   /** Takes over a newer configuration; it is durable before anything says so (see `#answer`). */
@@ -989,6 +1005,7 @@ export class Replica {
     if (this.#proposal !== null && this.#proposal.epoch < config.epoch) this.#proposal = null;
     // A change of ours that lost against this configuration can no longer happen.
     if (this.#proposal === null) this.#pendingAdd = null;
+    this.#maybeStay();
     this.#heartbeatMs = -Infinity;
     this.#heartbeat();
     this.#advanceCommit();
@@ -1088,7 +1105,16 @@ export class Replica {
     const target = others.find((member) => member.node === to) ?? (to === null ? others[0] : null);
     if (target == null) return;
     this.#handOverTo = target;
+    this.#handOverUntilMs = this.#nowMs + HAND_OVER_PATIENCE_MS;
     this.#maybeRelinquish();
+  }
+
+  /** A successor that falls behind or away must not keep the group from taking requests. */
+  #maybeStay(): void {
+    const target = this.#handOverTo;
+    if (target === null || this.#relinquished) return;
+    const ready = this.#config!.inSync.some((member) => member.node === target.node);
+    if (!ready || this.#nowMs > this.#handOverUntilMs) this.#handOverTo = null;
   }
 
   /** Once the successor holds everything, promise to read and commit no more, and say so. */
@@ -1107,6 +1133,7 @@ export class Replica {
     if (this.#role === "primary") {
       if (this.#nowMs - this.#heartbeatMs >= this.#timing.heartbeatMs) this.#heartbeat();
       this.#watchPeers();
+      this.#maybeStay();
       this.#repeatProposal();
       this.#maybeProposeAdd();
       for (const peer of this.#peers.values()) this.#maybeAdd(peer);

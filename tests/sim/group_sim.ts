@@ -328,7 +328,7 @@ export class GroupSim {
       case "askConfig":
         this.#overNetwork("c", String(node.id), () => {
           const config = this.#records.get(GID);
-          if (config !== undefined) this.#feed(node, { kind: "config", config, learners: [] });
+          if (config !== undefined) this.#feed(node, { kind: "config", config, learners: null });
         });
         return;
       case "readLog": {
@@ -704,7 +704,10 @@ export class GroupSim {
       throw new SimViolation("S5: no primary serves 20 s after the last fault");
     }
     if (config!.inSync.length !== this.#nodes.length) {
-      throw new SimViolation(`S5: ${config!.inSync.length} of ${this.#nodes.length} are in sync`);
+      const progress = JSON.stringify(primary.replica.progress);
+      throw new SimViolation(
+        `S5: ${config!.inSync.length} of ${this.#nodes.length} are in sync; primary: ${progress}`,
+      );
     }
     const values = new Map<string, number>();
     for (const cell of primary.replica.state.store.range({ from: { row: "r", column: "m/" } })) {
