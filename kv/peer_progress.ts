@@ -21,6 +21,8 @@ export class PeerProgress {
   heardMs: number;
   /** When `matchLsn` last rose, or when we last had nothing to send. */
   progressMs: number;
+  /** When entries were last sent anew. */
+  restartedMs = -Infinity;
   /** Its log ended below what it had acknowledged: its disk forgot. */
   forgot = false;
   /** A read of old log entries for it is under way. */

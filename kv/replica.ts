@@ -1170,15 +1170,18 @@ export class Replica {
       const silentMs = this.#nowMs - peer.heardMs;
       const stalledMs = this.#nowMs - peer.progressMs;
       if (peer.snapshotOffered && stalledMs > SNAPSHOT_PATIENCE_MS) peer.snapshotOffered = false;
-      if (silentMs > ackTimeoutMs && peer.hasInFlight) {
-        // What was sent may be lost with the connection; start over when it answers again.
-        this.#restart(peer);
-        peer.inc = incarnation(0);
+      const unansweredMs = this.#nowMs - Math.max(peer.progressMs, peer.restartedMs);
+      if (peer.hasInFlight && (silentMs > ackTimeoutMs || unansweredMs > ackTimeoutMs)) {
+        // What was sent may be lost with a connection; start over.
+        if (silentMs > ackTimeoutMs) peer.inc = incarnation(0);
         peer.hasConfig = false;
+        peer.restartedMs = this.#nowMs;
+        this.#restart(peer);
+        this.#replicate(peer);
       }
       if (!this.#isMember(peer)) {
         // Commits wait for a member-to-be as well.
-        const gone = silentMs > ackTimeoutMs || peer.forgot;
+        const gone = silentMs > ackTimeoutMs || stalledMs > ackTimeoutMs * STALL_FACTOR;
         if (gone && this.#pendingAdd?.node === peer.member.node && this.#proposal === null) {
           this.#pendingAdd = null;
           this.#advanceCommit();
