@@ -18,14 +18,14 @@ import type { ConfigChange, GroupConfig } from "../proto/replication.ts";
 import { ClusterView } from "./cluster_view.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service } from "./net/rpc_service.ts";
-import { startOpsServer } from "./ops_server.ts";
+import { opsPort, startOpsServer } from "./ops_server.ts";
 import { Peers, secretText } from "./peers.ts";
 import type { RoleContext, RunningRole } from "./role_context.ts";
 import process from "node:process";
 
 const TICK_MS = 50;
 
-export async function runCoordinator(context: RoleContext): Promise<RunningRole> {
+export function runCoordinator(context: RoleContext): Promise<RunningRole> {
   const { config, env, node } = context;
   const metadata = new Metadata({
     path: `${context.dataDir}/metadata.sqlite`,
@@ -43,21 +43,21 @@ export async function runCoordinator(context: RoleContext): Promise<RunningRole>
     onError: (error, { peer, method }) =>
       env.log("warning", "a request failed", { peer, method, message: String(error) }),
   });
-  const ops = await startOpsServer({
+  const ops = startOpsServer({
     hostname: node.host,
-    port: node.port + 1000,
+    port: opsPort(node.port),
     ready: () => ({ ready: true }),
     metrics: () => shell.metrics(),
   });
   shell.start();
-  return {
+  return Promise.resolve({
     ready: Promise.resolve(),
     stop: async () => {
       shell.stop();
       await Promise.all([server.close(), ops.close()]);
       metadata.close();
     },
-  };
+  });
 }
 
 class CoordinatorShell {

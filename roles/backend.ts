@@ -1,0 +1,426 @@
+/**
+ * A backend as a process: one data folder with its log, checkpoints and large values, the replicas of
+ * its groups, and the connections to clients, other backends and the coordinator.
+ *
+ * At the start it locks its folder, reads its log, and takes part as what its last configuration
+ * said; what it may do then is for the coordinator and the other members to say. Any failed write or
+ * sync of the log ends the process: the kernel may have dropped what it could not write.
+ */
+import { BlobStore } from "../kv/disk/blob_store.ts";
+import { RealDisk } from "../kv/disk/disk.ts";
+import { openDataFolder } from "../kv/disk/identity.ts";
+import { CacheBudget, CheckpointWriter, SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
+import { Wal } from "../kv/disk/wal.ts";
+import { blobsOf } from "../kv/command.ts";
+import { planGroups } from "../proto/cluster_config.ts";
+import { backendConversation, type StoreReport } from "../proto/control.ts";
+import { type GroupId, groupId, lsn as toLsn, type NodeId, nodeId } from "../proto/ids.ts";
+import { kvConversation } from "../proto/kv_wire.ts";
+import { replicaConversation } from "../proto/replication.ts";
+import type { RouteTable } from "../proto/routes.ts";
+import { transferConversation } from "../proto/transfer.ts";
+import type { Self } from "../kv/replica.ts";
+import { GroupShell, savedMeta } from "./backend_group.ts";
+import { RecoveredGroup } from "./backend_recovery.ts";
+import { BackendService } from "./backend_service.ts";
+import { BlobIntake } from "./blob_intake.ts";
+import { Metrics } from "./metrics.ts";
+import { serveRpc } from "./net/rpc_server.ts";
+import { service, services } from "./net/rpc_service.ts";
+import { NodeReporter } from "./node_reporter.ts";
+import { opsPort, startOpsServer } from "./ops_server.ts";
+import { Peers, secretText } from "./peers.ts";
+import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
+import { fetchSnapshot, SnapshotSource } from "./snapshot_transfer.ts";
+
+const TICK_MS = 25;
+const HOUSEKEEPING_MS = 1_000;
+const DRAIN_MS = 20_000;
+/** Below this much free space no new writes are taken, so that what is under way can end. */
+const DISK_RESERVE_BYTES = 64 * 1024 * 1024;
+const SWEEP_AFTER_MS = 60_000;
+
+export async function runBackend(context: RoleContext): Promise<RunningRole> {
+  const { node, config, env } = context;
+  const folder = await openDataFolder({ dir: context.dataDir, clusterId: context.clusterId });
+  const backend = await Backend.open(context, {
+    node: nodeId(node.id),
+    store: folder.identity.storeId,
+    inc: folder.identity.bootCount,
+  });
+  const server = serveRpc({
+    hostname: node.host,
+    port: node.port,
+    secret: secretText(context),
+    clusterName: config.cluster.name,
+    name: `backend/${node.id}`,
+    services: backend.services,
+    onError: (error, { peer, method }) =>
+      env.log("warning", "a request failed", { peer, method, message: String(error) }),
+  });
+  const ops = startOpsServer({
+    hostname: node.host,
+    port: opsPort(node.port),
+    ready: () => backend.readiness(),
+    metrics: () => backend.metrics.text(),
+  });
+  backend.start();
+  return {
+    ready: backend.ready,
+    stop: async (reason: StopReason) => {
+      await backend.stop(reason);
+      await Promise.all([server.close(), ops.close()]);
+      await backend.close();
+      await folder.close();
+    },
+  };
+}
+
+class Backend {
+  readonly #context: RoleContext;
+  readonly #self: Self;
+  readonly #wal: Wal;
+  readonly #blobs: BlobStore;
+  readonly #intake: BlobIntake;
+  readonly #writer: CheckpointWriter;
+  readonly #groups = new Map<GroupId, GroupShell>();
+  readonly #peers: Peers;
+  readonly #service: BackendService;
+  readonly #source: SnapshotSource;
+  readonly #reporter: NodeReporter;
+  readonly metrics = new Metrics();
+  readonly ready: Promise<void>;
+  #markReady!: () => void;
+  #isReady = false;
+  #routes: RouteTable = { version: 0, routes: [] };
+  #draining = false;
+  #diskFull = false;
+  #problem: string | null = null;
+  #blobBytes = 0;
+  #timers: (() => void)[] = [];
+  #stopped = false;
+
+  static async open(context: RoleContext, self: Self): Promise<Backend> {
+    const { env, dataDir } = context;
+    const disk = new RealDisk();
+    const writer = new CheckpointWriter();
+    const budget = new CacheBudget(context.config.store.memory_bytes);
+    const openStore = (gid: GroupId) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer });
+    const stores = new Map<GroupId, SqliteCellStore>();
+    const recovered = new Map<GroupId, RecoveredGroup>();
+    for (const plan of planGroups(context.config)) {
+      if (!plan.members.includes(self.node)) continue;
+      const gid = groupId(plan.id), store = openStore(gid);
+      const history = store.checkpointLsn === 0 ? [] : savedMeta(store).history;
+      stores.set(gid, store);
+      recovered.set(gid, new RecoveredGroup(gid, { lsn: store.checkpointLsn, history }));
+    }
+    const startedMs = env.monotonicMs();
+    const wal = await Wal.open(
+      { disk, dir: `${dataDir}/wal`, storeId: self.store, clusterId: context.clusterId },
+      (record) => recovered.get(record.gid)?.add(record),
+    );
+    env.log("info", "log recovered", {
+      bytes: wal.sizeBytes,
+      tornBytes: wal.tornBytes,
+      ms: Math.round(env.monotonicMs() - startedMs),
+    });
+    const blobs = new BlobStore({ disk, dir: dataDir });
+    return new Backend({ context, self, wal, blobs, writer, stores, recovered, openStore });
+  }
+
+  private constructor(options: {
+    context: RoleContext;
+    self: Self;
+    wal: Wal;
+    blobs: BlobStore;
+    writer: CheckpointWriter;
+    stores: ReadonlyMap<GroupId, SqliteCellStore>;
+    recovered: ReadonlyMap<GroupId, RecoveredGroup>;
+    openStore: (gid: GroupId) => SqliteCellStore;
+  }) {
+    const { context, self, wal, blobs, stores, recovered, openStore } = options;
+    const { env, config, dataDir } = context;
+    this.#context = context;
+    this.#self = self;
+    this.#wal = wal;
+    this.#blobs = blobs;
+    this.#writer = options.writer;
+    this.#peers = new Peers(context);
+    this.ready = new Promise((resolve) => this.#markReady = resolve);
+    const onDiskFull = () => this.#noticeDisk(true);
+    this.#intake = new BlobIntake({ store: blobs, env, onDiskFull });
+    for (const [gid, store] of stores) {
+      this.#groups.set(
+        gid,
+        new GroupShell({
+          context,
+          gid,
+          self,
+          store,
+          recovered: recovered.get(gid)!,
+          wal,
+          blobs,
+          intake: this.#intake,
+          peers: this.#peers,
+          onRoleChanged: () => this.#reporter.reportNow(),
+          onDiskFull,
+          fetchSnapshot: (group: GroupShell, from: NodeId) =>
+            fetchSnapshot({
+              group,
+              from,
+              peers: this.#peers,
+              blobs,
+              dataDir,
+              openStore: () => openStore(gid),
+              env,
+            }),
+        }),
+      );
+    }
+    this.#service = new BackendService({
+      groups: this.#groups,
+      plans: planGroups(config),
+      self: self.node,
+      peers: this.#peers,
+      intake: this.#intake,
+      env,
+      ioBufferBytes: config.store.io_buffer_bytes,
+      routes: () => this.#routes,
+      onDamage: (error) => {
+        this.#problem = error.message.slice(0, 300);
+        env.log("error", "damaged data", { message: error.message });
+      },
+    });
+    this.#source = new SnapshotSource({ groups: this.#groups, blobs, env });
+    this.#reporter = new NodeReporter({
+      context,
+      coordinator: this.#peers.coordinator,
+      ready: () => this.#isReady,
+      requestCount: () => this.#service.requestCount,
+      problem: () => this.#currentProblem(),
+      store: () => this.#report(),
+      routesVersion: () => this.#routes.version,
+      onRoutes: (routes) => this.#routes = routes,
+    });
+    this.#defineMetrics();
+  }
+
+  get services() {
+    return services(
+      service(kvConversation, this.#service.handlers),
+      service(transferConversation, this.#source.handlers),
+      service(replicaConversation, {
+        replica: (message, payload) => this.#groups.get(message.gid)?.receive(message, payload),
+      }),
+      service(backendConversation, {
+        config: ({ config, learners }) =>
+          this.#groups.get(config.gid)?.feed({ kind: "config", config, learners }),
+        poll: () => this.#report(),
+        memberDown: ({ gid, node, inc }) =>
+          this.#groups.get(gid)?.feed({ kind: "memberDown", node, inc }),
+        handOver: ({ gid, to }) => this.#groups.get(gid)?.feed({ kind: "handOver", to }),
+      }),
+    );
+  }
+
+  start(): void {
+    this.#repeat(TICK_MS, () => this.#tick());
+    this.#repeat(HOUSEKEEPING_MS, () => this.#keepHouse());
+    this.#timers.push(this.#context.env.timer(SWEEP_AFTER_MS, () => void this.#sweepBlobs()));
+    this.#reporter.start();
+  }
+
+  readiness() {
+    return this.#isReady
+      ? { ready: true }
+      : { ready: false, reason: "its groups have no primary yet" };
+  }
+
+  async stop(reason: StopReason): Promise<void> {
+    this.#draining = true;
+    this.#reporter.reportNow();
+    if (reason === "drain") await this.#handOverAll();
+    this.#stopped = true;
+    this.#reporter.stop();
+    for (const cancel of this.#timers) cancel();
+  }
+
+  /** After the last message: what is applied goes into checkpoints, so that the start is quick. */
+  async close(): Promise<void> {
+    this.#peers.close();
+    await this.#source.removeAll();
+    for (const group of this.#groups.values()) {
+      await group.checkpoint();
+      group.store.close();
+    }
+    await this.#wal.close();
+    await this.#writer.close();
+  }
+
+  #repeat(ms: number, run: () => void): void {
+    let cancel = () => {};
+    const schedule = () => {
+      cancel = this.#context.env.timer(ms, () => {
+        if (this.#stopped) return;
+        run();
+        schedule();
+      });
+    };
+    schedule();
+    this.#timers.push(() => cancel());
+  }
+
+  #tick(): void {
+    for (const group of this.#groups.values()) group.feed({ kind: "tick" });
+    if (this.#isReady) return;
+    for (const group of this.#groups.values()) {
+      const { role, config } = group.replica;
+      const serves = role === "primary" ? group.replica.canServe() : role !== "idle";
+      if (config === null || !serves) return;
+    }
+    this.#isReady = true;
+    this.#markReady();
+    this.#reporter.reportNow();
+  }
+
+  #keepHouse(): void {
+    for (const group of this.#groups.values()) group.maybeCheckpoint();
+    void this.#checkDisk();
+    void this.#source.removeOld();
+  }
+
+  async #checkDisk(): Promise<void> {
+    try {
+      const free = await new RealDisk().freeBytes(this.#context.dataDir);
+      if (free !== null) this.#noticeDisk(free < DISK_RESERVE_BYTES);
+    } catch (error) {
+      this.#context.env.log("warning", "free space unknown", { message: String(error) });
+    }
+  }
+
+  #noticeDisk(full: boolean): void {
+    if (full === this.#diskFull) return;
+    this.#diskFull = full;
+    this.#context.env.log(full ? "error" : "info", full ? "disk full" : "disk has space again");
+    for (const group of this.#groups.values()) group.feed({ kind: "disk", full });
+  }
+
+  async #handOverAll(): Promise<void> {
+    const { env } = this.#context;
+    const deadlineMs = env.monotonicMs() + DRAIN_MS;
+    for (;;) {
+      const led = [...this.#groups.values()].filter((group) => group.replica.role === "primary");
+      if (led.length === 0 || env.monotonicMs() > deadlineMs) return;
+      for (const group of led) group.feed({ kind: "handOver", to: null });
+      await env.sleep(50);
+    }
+  }
+
+  #currentProblem(): string | null {
+    if (this.#diskFull) return "its disk is full: reads go on, writes are refused";
+    for (const group of this.#groups.values()) if (group.problem !== null) return group.problem;
+    return this.#problem;
+  }
+
+  #report(): StoreReport {
+    return {
+      store: this.#self.store,
+      inc: this.#self.inc,
+      draining: this.#draining,
+      logBytes: this.#wal.sizeBytes,
+      dataBytes: this.#dataBytes(),
+      groups: Array.from(this.#groups.values(), (group) => group.report()),
+    };
+  }
+
+  #dataBytes(): number {
+    let bytes = this.#blobBytes;
+    for (const group of this.#groups.values()) bytes += group.replica.state.counts.bytes;
+    return bytes;
+  }
+
+  /** Removes files that no cell and no log entry mentions: left by a crash between two steps. */
+  async #sweepBlobs(): Promise<void> {
+    const { env } = this.#context;
+    try {
+      const listed: string[] = [];
+      for await (const id of this.#blobs.list()) listed.push(id);
+      const mentioned = new Set<string>();
+      for (const group of this.#groups.values()) {
+        await group.checkpoint();
+        for (const blob of group.store.blobsReferenced()) mentioned.add(blob);
+        const { appliedLsn, lastLsn } = group.replica.progress;
+        for (let at = appliedLsn + 1; at <= lastLsn; at++) {
+          const entry = group.replica.entryAt(toLsn(at));
+          for (const { blob } of entry === undefined ? [] : blobsOf(entry.command)) {
+            mentioned.add(blob);
+          }
+        }
+      }
+      let removed = 0;
+      for (const id of listed) {
+        // Listed before the state was read, so what came in meanwhile is not among them.
+        if (mentioned.has(id) || this.#intake.durable([id]) !== null) continue;
+        await this.#blobs.remove(id);
+        removed += 1;
+      }
+      if (removed > 0) env.log("info", "unmentioned files removed", { removed });
+    } catch (error) {
+      env.log("warning", "files were not swept", { message: String(error) });
+    }
+  }
+
+  #defineMetrics(): void {
+    const groups = () => [...this.#groups.values()];
+    const perGroup = (value: (group: GroupShell) => number) => () =>
+      groups().map((group) => ({ labels: { group: group.gid }, value: value(group) }));
+    this.metrics.read("penncloud_log_fsyncs_total", {
+      help: "Syncs of the log",
+      type: "counter",
+      value: () => this.#wal.stats.fsyncCount,
+    });
+    this.metrics.read("penncloud_log_written_bytes_total", {
+      help: "Bytes written to the log",
+      type: "counter",
+      value: () => this.#wal.stats.bytesWritten,
+    });
+    this.metrics.read("penncloud_log_bytes", {
+      help: "Size of the log on disk",
+      value: () => this.#wal.sizeBytes,
+    });
+    this.metrics.read("penncloud_requests_total", {
+      help: "Requests of clients",
+      type: "counter",
+      value: () => this.#service.requestCount,
+    });
+    this.metrics.read("penncloud_group_primary", {
+      help: "1 where this node is the primary of the group",
+      value: perGroup((group) => group.replica.role === "primary" ? 1 : 0),
+    });
+    this.metrics.read("penncloud_group_epoch", {
+      help: "The configuration that this replica adopted",
+      value: perGroup((group) => group.replica.epoch),
+    });
+    this.metrics.read("penncloud_group_applied_lsn", {
+      help: "The last log entry that is visible to reads",
+      value: perGroup((group) => group.replica.progress.appliedLsn),
+    });
+    this.metrics.read("penncloud_group_lag_entries", {
+      help: "Entries in the log that are not applied yet",
+      value: perGroup((group) =>
+        group.replica.progress.lastLsn - group.replica.progress.appliedLsn
+      ),
+    });
+    this.metrics.read("penncloud_group_reads_total", {
+      help: "Reads of the group on this node",
+      type: "counter",
+      value: perGroup((group) => group.readCount),
+    });
+    this.metrics.read("penncloud_group_writes_total", {
+      help: "Writes of the group on this node",
+      type: "counter",
+      value: perGroup((group) => group.writeCount),
+    });
+  }
+}

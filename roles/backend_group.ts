@@ -1,0 +1,581 @@
+/**
+ * One replica of one group as part of a process: a loop around `Replica` (kv/replica.ts), its log,
+ * its checkpoints and its messages. There is no `if` about replication here.
+ *
+ * Inputs go through `feed()`; effects are carried out in order. Writes of the group go to the
+ * node's log one batch after the other, so that a batch that had to wait (for the file of a large
+ * value, or for space on the disk) is never overtaken.
+ */
+import { z } from "zod";
+import type { BlobStore } from "../kv/disk/blob_store.ts";
+import { isDiskFull } from "../kv/disk/disk.ts";
+import type { SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
+import type { Wal, WalRecord } from "../kv/disk/wal.ts";
+import { blobsOf, decodeCommand } from "../kv/command.ts";
+import { type Env, freshId } from "../kv/env.ts";
+import { GroupState, SavedGroupState } from "../kv/group_state.ts";
+import { type Effect, type Input, type LogRecord, Replica, type Self } from "../kv/replica.ts";
+import type { LogEntry } from "../kv/replica_log.ts";
+import type { LogRowOp, RowOutcome } from "../kv/row_op.ts";
+import type { RequestStamp } from "../proto/command.ts";
+import { coordinatorConversation, type GroupReport } from "../proto/control.ts";
+import { type GroupId, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
+import {
+  type Append,
+  EpochHistory,
+  replicaConversation,
+  type ReplicaMessage,
+} from "../proto/replication.ts";
+import type { BlobIntake } from "./blob_intake.ts";
+import type { RecoveredGroup } from "./backend_recovery.ts";
+import { refusal } from "./backend_refusal.ts";
+import type { Peers } from "./peers.ts";
+import type { RoleContext } from "./role_context.ts";
+
+export interface GroupShellOptions {
+  readonly context: RoleContext;
+  readonly gid: GroupId;
+  readonly self: Self;
+  readonly store: SqliteCellStore;
+  readonly recovered: RecoveredGroup;
+  readonly wal: Wal;
+  readonly blobs: BlobStore;
+  readonly intake: BlobIntake;
+  readonly peers: Peers;
+  /** The group cannot go on by its log: fetch a checkpoint from there and call `install`. */
+  readonly fetchSnapshot: (group: GroupShell, from: NodeId) => Promise<void>;
+  readonly onRoleChanged: () => void;
+  readonly onDiskFull: () => void;
+}
+
+interface PendingWrite {
+  readonly writeId: number;
+  readonly records: readonly LogRecord[];
+}
+
+const RETRY_MS = 500;
+/** Readers of a large value may still be at it when its cell is overwritten. */
+const BLOB_GRACE_MS = 60_000;
+const DIVERGED_BYTES_MAX = 16 * 1024 * 1024;
+const HISTORY_MAX = 1_000;
+
+export class GroupShell {
+  readonly gid: GroupId;
+  readonly #options: GroupShellOptions;
+  readonly #env: Env;
+  readonly #replica: Replica;
+  #store: SqliteCellStore;
+  #flushScheduled = false;
+  readonly #writes: PendingWrite[] = [];
+  #writing = false;
+  #hintedCommitLsn: Lsn = toLsn(0);
+  readonly #requests = new Map<number, PromiseWithResolvers<RowOutcome>>();
+  readonly #reads = new Map<number, PromiseWithResolvers<void>>();
+  #lastId = 0;
+  /** Appends with large values are read from disk first; what follows must not overtake them. */
+  readonly #sending = new Map<NodeId, Promise<void>>();
+  #checkpointing: Promise<void> | null = null;
+  #checkpointedMs: number;
+  #logBytesSinceCheckpoint = 0;
+  #freed: { blob: string; lsn: Lsn; atMs: number }[] = [];
+  #divergedBytes = 0;
+  readCount = 0;
+  writeCount = 0;
+  #rates = { atMs: 0, reads: 0, writes: 0, readsPerSecond: 0, writesPerSecond: 0 };
+  /** One sentence when this replica is not what it should be. */
+  problem: string | null = null;
+
+  constructor(options: GroupShellOptions) {
+    const { context, gid, self, store, recovered } = options;
+    this.gid = gid;
+    this.#options = options;
+    this.#env = context.env;
+    this.#store = store;
+    this.#checkpointedMs = this.#env.monotonicMs();
+    const { heartbeat_ms, lease_ms, grace_ms, ack_timeout_ms } = context.config.store;
+    this.#replica = new Replica({
+      gid,
+      self,
+      timing: {
+        heartbeatMs: heartbeat_ms,
+        leaseMs: lease_ms,
+        graceMs: grace_ms,
+        ackTimeoutMs: ack_timeout_ms,
+      },
+      state: this.#loadState(store),
+      log: recovered.log(),
+      config: recovered.config,
+      commitLsn: recovered.commitLsn,
+      nowMs: this.#env.monotonicMs(),
+      makeId: () => freshId(this.#env),
+    });
+  }
+
+  get replica(): Replica {
+    return this.#replica;
+  }
+
+  get store(): SqliteCellStore {
+    return this.#store;
+  }
+
+  // ------------------------------------------------------------------------------ requests
+
+  /** Resolves once the operation is committed; rejects as proto/kv_wire.ts says. */
+  apply(stamp: RequestStamp, op: LogRowOp): Promise<RowOutcome> {
+    const requestId = ++this.#lastId;
+    const waiting = Promise.withResolvers<RowOutcome>();
+    this.#requests.set(requestId, waiting);
+    this.writeCount += 1;
+    this.feed({ kind: "request", requestId, stamp, op, wallMs: this.#env.wallMs() });
+    return waiting.promise;
+  }
+
+  /** Null when the applied state may be read in this very turn; otherwise wait, then ask again. */
+  readable(): Promise<void> | null {
+    this.readCount += 1;
+    if (this.#replica.canReadAt(this.#env.monotonicMs())) return null;
+    const readId = ++this.#lastId;
+    const waiting = Promise.withResolvers<void>();
+    this.#reads.set(readId, waiting);
+    this.feed({ kind: "read", readId });
+    return waiting.promise;
+  }
+
+  // ------------------------------------------------------------------------ inputs, effects
+
+  feed(input: Input): void {
+    this.#run(input);
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    // Everything that arrives in this turn shares one write and one message a peer.
+    queueMicrotask(() => {
+      this.#flushScheduled = false;
+      this.#run({ kind: "flush" });
+    });
+  }
+
+  #run(input: Input): void {
+    try {
+      for (const effect of this.#replica.step(this.#env.monotonicMs(), input)) {
+        this.#perform(effect);
+      }
+    } catch (error) {
+      this.#env.fatal(error);
+    }
+    const freed = this.#replica.state.takeFreedBlobs();
+    if (freed.length === 0) return;
+    const lsn = this.#replica.state.appliedLsn, atMs = this.#env.monotonicMs();
+    for (const blob of freed) this.#freed.push({ blob, lsn, atMs });
+  }
+
+  #perform(effect: Effect): void {
+    switch (effect.kind) {
+      case "write":
+        this.#writes.push(effect);
+        if (!this.#writing) void this.#writeAll();
+        return;
+      case "send":
+        this.#send(effect.to, effect.message, effect.entries);
+        return;
+      case "reply":
+        this.#requests.get(effect.requestId)?.resolve(effect.outcome);
+        this.#requests.delete(effect.requestId);
+        return;
+      case "refuse": {
+        const { code, message, maybeApplied } = effect;
+        const error = refusal(code, message, { hint: this.#primaryHint(), maybeApplied });
+        this.#requests.get(effect.requestId)?.reject(error);
+        this.#requests.delete(effect.requestId);
+        return;
+      }
+      case "readable":
+        this.#reads.get(effect.readId)?.resolve();
+        this.#reads.delete(effect.readId);
+        return;
+      case "unreadable": {
+        const { code, message } = effect;
+        const error = refusal(code, message, { hint: this.#primaryHint() });
+        this.#reads.get(effect.readId)?.reject(error);
+        this.#reads.delete(effect.readId);
+        return;
+      }
+      case "propose":
+        return this.#propose(effect);
+      case "suspect":
+        return this.#suspect(effect);
+      case "askConfig":
+        return this.#askConfig();
+      case "readLog":
+        return this.#readLog(effect.node, effect.fromLsn);
+      case "fetchSnapshot":
+        this.#options.fetchSnapshot(this, effect.from).catch((error) => {
+          this.#log("warning", "could not fetch a checkpoint", { message: String(error) });
+          this.feed({ kind: "snapshotFailed" });
+        });
+        return;
+      case "diverged":
+        return this.#keepDiverged(effect.entries, effect.reason);
+      case "hashMismatch":
+        this.problem = `group ${this.gid}: its state differs from the primary's at ${effect.lsn}`;
+        this.#log("error", "replicas differ", { lsn: effect.lsn, mine: effect.mine });
+        return;
+      case "roleChanged":
+        this.#log("info", "role", { role: effect.role, epoch: effect.epoch });
+        this.#options.onRoleChanged();
+    }
+  }
+
+  /** Who should be asked instead, when we know. */
+  #primaryHint(): NodeId | null {
+    const primary = this.#replica.config?.primary.node ?? null;
+    return primary === this.#options.self.node ? null : primary;
+  }
+
+  // --------------------------------------------------------------------------------- log
+
+  async #writeAll(): Promise<void> {
+    this.#writing = true;
+    while (this.#writes.length > 0) {
+      const writes = this.#writes.splice(0);
+      const records = writes.flatMap((write) => write.records);
+      await this.#writeDurably(records);
+      this.feed({ kind: "written", writeId: writes.at(-1)!.writeId });
+    }
+    this.#writing = false;
+  }
+
+  async #writeDurably(records: readonly LogRecord[]): Promise<void> {
+    const { wal, intake } = this.#options;
+    const blobs = records.flatMap((record) =>
+      record.type === "entry" ? blobsOf(record.command).map((item) => item.blob) : []
+    );
+    const walRecords = records.map((record) => this.#toWal(record));
+    const { commitLsn } = this.#replica.progress;
+    if (commitLsn > this.#hintedCommitLsn) {
+      walRecords.push({ type: "commit", gid: this.gid, lsn: commitLsn });
+      this.#hintedCommitLsn = commitLsn;
+    }
+    for (;;) {
+      try {
+        if (blobs.length > 0) await intake.durable(blobs);
+        await wal.append(walRecords);
+        for (const record of walRecords) {
+          if (record.type === "entry") this.#logBytesSinceCheckpoint += record.payload.length + 48;
+        }
+        return;
+      } catch (error) {
+        if (!isDiskFull(error)) this.#env.fatal(error);
+        // Nothing was acknowledged. The batch waits for space; reads and other groups go on.
+        this.#options.onDiskFull();
+        await this.#env.sleep(RETRY_MS);
+      }
+    }
+  }
+
+  #toWal(record: LogRecord): WalRecord {
+    const { gid } = this;
+    switch (record.type) {
+      case "entry": {
+        const { epoch, lsn, payload } = record;
+        return { type: "entry", gid, epoch, lsn, payload };
+      }
+      case "truncate":
+        return { type: "truncate", gid, epoch: record.epoch, lsn: record.lsn };
+      case "config": {
+        const payload = encoder.encode(JSON.stringify(record.config));
+        return { type: "config", gid, epoch: record.epoch, payload };
+      }
+      case "commit":
+        return { type: "commit", gid, lsn: record.lsn };
+    }
+  }
+
+  #readLog(node: NodeId, fromLsn: Lsn): void {
+    const limits = { maxBytes: 2 * 1024 * 1024, maxEntries: 512 };
+    this.#options.wal.readEntries(this.gid, fromLsn, limits).then(
+      (found) => {
+        const entries = found?.map((entry) => ({
+          ...entry,
+          command: decodeCommand(entry.payload),
+        })) ?? null;
+        this.feed({ kind: "logRead", node, fromLsn, entries });
+      },
+      (error) => {
+        this.#log("warning", "could not read the log", { message: String(error) });
+        this.feed({ kind: "logRead", node, fromLsn, entries: null });
+      },
+    );
+  }
+
+  // ---------------------------------------------------------------------------- messages
+
+  receive(message: ReplicaMessage, payload: Uint8Array): void {
+    const entries: LogEntry[] = [];
+    if (message.kind === "append") {
+      let offset = 0;
+      for (const head of message.entries) {
+        // A copy, so that a small entry does not keep a whole frame in memory.
+        const bytes = payload.slice(offset, offset + head.size);
+        offset += head.size;
+        entries.push({
+          epoch: head.epoch,
+          lsn: head.lsn,
+          payload: bytes,
+          command: decodeCommand(bytes),
+        });
+        for (const { blob, size, gone } of head.blobs ?? []) {
+          if (gone === true) continue;
+          this.#options.intake.add(blob, payload.subarray(offset, offset + size));
+          offset += size;
+        }
+      }
+    }
+    this.feed({ kind: "message", message, entries });
+  }
+
+  #send(to: NodeId, message: ReplicaMessage, entries: readonly LogEntry[]): void {
+    if (message.kind !== "append") {
+      this.#options.peers.of("backend", to)
+        .send(replicaConversation, "replica", message);
+      return;
+    }
+    const large = entries.some((entry) => blobsOf(entry.command).length > 0);
+    const before = this.#sending.get(to);
+    if (!large && before === undefined) return this.#sendAppend(to, message, entries, []);
+    const sending: Promise<void> = (before ?? Promise.resolve())
+      .then(() => this.#sendWithBlobs(to, message, entries))
+      .catch((error) => this.#log("warning", "could not send entries", { message: String(error) }))
+      .then(() => {
+        if (this.#sending.get(to) === sending) this.#sending.delete(to);
+      });
+    this.#sending.set(to, sending);
+  }
+
+  async #sendWithBlobs(
+    to: NodeId,
+    message: Append,
+    entries: readonly LogEntry[],
+  ): Promise<void> {
+    const values: Map<string, Uint8Array | null>[] = [];
+    for (const entry of entries) {
+      const found = new Map<string, Uint8Array | null>();
+      for (const { blob } of blobsOf(entry.command)) {
+        found.set(blob, await this.#options.intake.read(blob));
+      }
+      values.push(found);
+    }
+    this.#sendAppend(to, message, entries, values);
+  }
+
+  #sendAppend(
+    to: NodeId,
+    message: Append,
+    entries: readonly LogEntry[],
+    values: readonly Map<string, Uint8Array | null>[],
+  ): void {
+    const payload: Uint8Array[] = [];
+    const heads: Append["entries"] = entries.map((entry, index) => {
+      payload.push(entry.payload);
+      const head = message.entries[index]!;
+      const found = values[index];
+      if (found === undefined || found.size === 0) return head;
+      const blobs = Array.from(found, ([blob, bytes]) => {
+        // Overwritten since, and its file removed: a later entry says so.
+        if (bytes === null) return { blob, size: 0, gone: true };
+        payload.push(bytes);
+        return { blob, size: bytes.length };
+      });
+      return { ...head, blobs };
+    });
+    this.#options.peers.of("backend", to, "bulk")
+      .send(replicaConversation, "replica", { ...message, entries: heads }, payload);
+  }
+
+  #propose(effect: Effect & { kind: "propose" }): void {
+    const { self, peers } = this.#options;
+    const { epoch, changeId, change } = effect;
+    const body = { gid: this.gid, ...self, epoch, changeId, change };
+    peers.coordinator.call(coordinatorConversation, "propose", body, undefined, {
+      timeoutMs: 2_000,
+    })
+      .then(
+        ({ body: { result, config } }) => this.feed({ kind: "proposed", changeId, result, config }),
+        // Unknown, so the replica keeps to the stricter of both worlds and asks again.
+        () => {},
+      );
+  }
+
+  #suspect(effect: Effect & { kind: "suspect" }): void {
+    const { self, peers } = this.#options;
+    const { epoch, silentMs } = effect;
+    const body = { gid: this.gid, node: self.node, epoch, silentMs };
+    peers.coordinator.call(coordinatorConversation, "suspect", body).catch(() => {});
+  }
+
+  #askConfig(): void {
+    this.#options.peers.coordinator
+      .call(coordinatorConversation, "configOf", { gid: this.gid }).then(
+        ({ body: { config } }) => {
+          if (config !== null) this.feed({ kind: "config", config, learners: null });
+        },
+        () => {},
+      );
+  }
+
+  /** Entries that lost against the primary's are kept for audit, up to a limit. */
+  #keepDiverged(entries: readonly LogEntry[], reason: string): void {
+    this.#log("warning", "entries cut off", { count: entries.length, reason });
+    const lines = entries.map((entry) =>
+      JSON.stringify({
+        gid: this.gid,
+        epoch: entry.epoch,
+        lsn: entry.lsn,
+        reason,
+        payload: entry.payload.toBase64(),
+      }) + "\n"
+    ).join("");
+    if (lines === "" || this.#divergedBytes + lines.length > DIVERGED_BYTES_MAX) return;
+    this.#divergedBytes += lines.length;
+    const dir = `${this.#options.context.dataDir}/diverged`;
+    const path = `${dir}/${this.gid}.jsonl`;
+    Deno.mkdir(dir, { recursive: true })
+      .then(() => Deno.writeTextFile(path, lines, { append: true }))
+      .catch((error) =>
+        this.#log("warning", "cut-off entries not kept", { message: String(error) })
+      );
+  }
+
+  // -------------------------------------------------------------------------- checkpoints
+
+  #loadState(store: SqliteCellStore): GroupState {
+    const rowBytesMax = this.#options.context.config.store.row_max_bytes;
+    const saved = savedState(store);
+    return new GroupState(store, saved === null ? { rowBytesMax } : { rowBytesMax, saved });
+  }
+
+  /** Called about once a second. */
+  maybeCheckpoint(): void {
+    if (this.#checkpointing !== null) return;
+    const { checkpoint_dirty_bytes, checkpoint_log_bytes, checkpoint_interval_ms } =
+      this.#options.context.config.store;
+    const ageMs = this.#env.monotonicMs() - this.#checkpointedMs;
+    const behind = this.#replica.state.appliedLsn > this.#store.checkpointLsn;
+    const due = this.#store.dirtyBytes > checkpoint_dirty_bytes ||
+      this.#logBytesSinceCheckpoint > checkpoint_log_bytes || ageMs > checkpoint_interval_ms;
+    if (behind && due) void this.checkpoint();
+    else if (!behind) this.#removeFreedBlobs();
+  }
+
+  /** Never rejects: a checkpoint that fails leaves the log as it is, and is tried again later. */
+  checkpoint(): Promise<void> {
+    this.#checkpointing ??= this.#checkpoint().finally(() => this.#checkpointing = null);
+    return this.#checkpointing;
+  }
+
+  async #checkpoint(): Promise<void> {
+    const { state } = this.#replica, store = this.#store;
+    const lsn = state.appliedLsn;
+    const history = this.#replica.history.filter((item) => item.firstLsn <= lsn)
+      .slice(-HISTORY_MAX);
+    this.#checkpointedMs = this.#env.monotonicMs();
+    this.#logBytesSinceCheckpoint = 0;
+    try {
+      await store.checkpoint({ lsn, meta: { state: state.save(), history } });
+      if (store === this.#store) this.#options.wal.release(this.gid, lsn);
+      this.#removeFreedBlobs();
+    } catch (error) {
+      if (isDiskFull(error)) this.#options.onDiskFull();
+      this.#log("error", "checkpoint failed", { lsn, message: String(error) });
+    }
+  }
+
+  /** A file goes once no checkpoint or replay can mention it and no reader can be at it. */
+  #removeFreedBlobs(): void {
+    const beforeMs = this.#env.monotonicMs() - BLOB_GRACE_MS;
+    const done = this.#freed.filter((item) =>
+      item.lsn <= this.#store.checkpointLsn && item.atMs < beforeMs
+    );
+    if (done.length === 0) return;
+    this.#freed = this.#freed.filter((item) => !done.includes(item));
+    for (const { blob } of done) {
+      this.#options.blobs.remove(blob).catch((error) =>
+        this.#log("warning", "a file could not be removed", { blob, message: String(error) })
+      );
+    }
+  }
+
+  /**
+   * Replaces the state by a checkpoint that was fetched. `replace` puts the file in place and opens
+   * it; the log is told before the replica goes on.
+   */
+  async install(replace: () => Promise<SqliteCellStore>): Promise<void> {
+    await this.#checkpointing;
+    while (this.#writing) await this.#env.sleep(5);
+    this.#writing = true;
+    try {
+      this.#store.close();
+      const store = await replace();
+      const meta = savedMeta(store);
+      const lsn = store.checkpointLsn;
+      const epoch = meta.history.findLast((item) => item.firstLsn <= lsn)?.epoch;
+      if (epoch === undefined) throw new Error("the checkpoint has no history");
+      await this.#options.wal.append([{ type: "reset", gid: this.gid, epoch, lsn }]);
+      this.#store = store;
+      this.#freed = [];
+      const state = this.#loadState(store);
+      this.#run({ kind: "snapshotInstalled", state, history: meta.history });
+    } finally {
+      this.#writing = false;
+      if (this.#writes.length > 0) void this.#writeAll();
+    }
+  }
+
+  // ------------------------------------------------------------------------------ reports
+
+  report(): GroupReport {
+    const { progress, epoch, role, state } = this.#replica;
+    const nowMs = this.#env.monotonicMs(), rates = this.#rates;
+    const seconds = (nowMs - rates.atMs) / 1000;
+    if (seconds >= 0.9) {
+      rates.readsPerSecond = Math.round((this.readCount - rates.reads) / seconds);
+      rates.writesPerSecond = Math.round((this.writeCount - rates.writes) / seconds);
+      rates.atMs = nowMs;
+      rates.reads = this.readCount;
+      rates.writes = this.writeCount;
+    }
+    return {
+      gid: this.gid,
+      epoch,
+      role,
+      lastEpoch: progress.lastEpoch,
+      lastLsn: progress.lastLsn,
+      commitLsn: progress.commitLsn,
+      serving: progress.serving,
+      silentMs: progress.silentMs,
+      ...state.counts,
+      readsPerSecond: rates.readsPerSecond,
+      writesPerSecond: rates.writesPerSecond,
+    };
+  }
+
+  #log(
+    level: "info" | "warning" | "error",
+    event: string,
+    fields: Record<string, string | number | boolean | null | undefined>,
+  ): void {
+    this.#env.log(level, event, { gid: this.gid, ...fields });
+  }
+}
+
+/** What a checkpoint of ours carries besides the cells; null for an empty store. */
+function savedState(store: SqliteCellStore) {
+  return store.checkpointLsn === 0 ? null : savedMeta(store).state;
+}
+
+export function savedMeta(store: SqliteCellStore) {
+  return CheckpointMeta.parse(store.meta);
+}
+
+const CheckpointMeta = z.object({ state: SavedGroupState, history: EpochHistory });
+const encoder = new TextEncoder();

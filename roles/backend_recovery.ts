@@ -1,0 +1,74 @@
+/**
+ * What a backend finds in its log at the start, sorted by group: the last configuration, where the
+ * log begins, and the entries behind the group's checkpoint.
+ */
+import { decodeCommand } from "../kv/command.ts";
+import type { WalRecord } from "../kv/disk/wal.ts";
+import { CorruptionError } from "../kv/errors.ts";
+import { ReplicaLog } from "../kv/replica_log.ts";
+import type { LogEntry } from "../kv/replica_log.ts";
+import { type GroupId, type Lsn, lsn as toLsn } from "../proto/ids.ts";
+import { type EpochHistory, GroupConfig } from "../proto/replication.ts";
+
+export interface Checkpointed {
+  readonly lsn: Lsn;
+  /** As saved with the checkpoint: all epochs up to `lsn`, and perhaps a few behind it. */
+  readonly history: EpochHistory;
+}
+
+export class RecoveredGroup {
+  readonly #gid: GroupId;
+  readonly #checkpoint: Checkpointed;
+  #entries: LogEntry[] = [];
+  config: GroupConfig | null = null;
+  commitLsn: Lsn = toLsn(0);
+
+  constructor(gid: GroupId, checkpoint: Checkpointed) {
+    this.#gid = gid;
+    this.#checkpoint = checkpoint;
+  }
+
+  /** Records come in the order in which they were written. */
+  add(record: WalRecord): void {
+    switch (record.type) {
+      case "entry": {
+        if (record.lsn <= this.#checkpoint.lsn) return;
+        const { epoch, lsn } = record;
+        const payload = record.payload.slice();
+        this.#entries.push({ epoch, lsn, payload, command: decodeCommand(payload) });
+        return;
+      }
+      case "truncate":
+        this.#entries = this.#entries.filter((entry) => entry.lsn <= record.lsn);
+        return;
+      case "reset":
+        this.#entries = [];
+        return;
+      case "config":
+        this.config = GroupConfig.parse(JSON.parse(decoder.decode(record.payload)));
+        return;
+      case "commit":
+        if (record.lsn > this.commitLsn) this.commitLsn = record.lsn;
+    }
+  }
+
+  /** @throws {CorruptionError} when entries between the checkpoint and the log are missing */
+  log(): ReplicaLog {
+    const { lsn, history } = this.#checkpoint;
+    const first = this.#entries[0]?.lsn;
+    if (first !== undefined && first !== lsn + 1) {
+      throw new CorruptionError(
+        `Group ${this.#gid}: the checkpoint ends at ${lsn}, but the log begins at ${first}`,
+        "wal",
+        0,
+      );
+    }
+    return new ReplicaLog({
+      baseLsn: lsn,
+      history: history.filter((item) => item.firstLsn <= lsn),
+      entries: this.#entries,
+    });
+  }
+}
+
+const decoder = new TextDecoder();

@@ -1,0 +1,321 @@
+/**
+ * What clients may ask of a backend: proto/kv_wire.ts, answered from the groups on this node. A
+ * secondary passes a request on to the primary, with the same stamp, so that any node can be asked.
+ */
+import { crc32 } from "node:zlib";
+import { isBlobRef, type StoredCell } from "../kv/cell_store.ts";
+import { attachValues } from "../kv/command.ts";
+import { CorruptionError, KvError } from "../kv/errors.ts";
+import { type Env, freshId } from "../kv/env.ts";
+import { inRange } from "../kv/key_order.ts";
+import { INLINE_BYTES_MAX, VALUE_BYTES_MAX } from "../kv/kv.ts";
+import { checkKey } from "../kv/limits.ts";
+import { readRowPage, readScanPage } from "../kv/pages.ts";
+import type { LogMutation, LogRowOp, LogValue } from "../kv/row_op.ts";
+import type { GroupPlan } from "../proto/cluster_config.ts";
+import { type GroupId, groupId, type NodeId } from "../proto/ids.ts";
+import { kvConversation } from "../proto/kv_wire.ts";
+import type { RouteTable } from "../proto/routes.ts";
+import type { GroupShell } from "./backend_group.ts";
+import { refusal } from "./backend_refusal.ts";
+import type { BlobIntake } from "./blob_intake.ts";
+import { type Handlers } from "./net/rpc_service.ts";
+import type { Peers } from "./peers.ts";
+
+export interface BackendServiceOptions {
+  readonly groups: ReadonlyMap<GroupId, GroupShell>;
+  readonly plans: readonly GroupPlan[];
+  readonly self: NodeId;
+  readonly peers: Peers;
+  readonly intake: BlobIntake;
+  readonly env: Env;
+  /** Bytes of large values that may be under way at once. */
+  readonly ioBufferBytes: number;
+  readonly routes: () => RouteTable;
+  readonly onDamage: (error: CorruptionError) => void;
+}
+
+const HOPS_MAX = 1;
+const BULK_BYTES = 64 * 1024;
+const FORWARD_TIMEOUT_MS = 2_000;
+
+type KvHandlers = Handlers<typeof kvConversation>;
+
+export class BackendService {
+  readonly #options: BackendServiceOptions;
+  readonly #plans = new Map<GroupId, GroupPlan>();
+  #largeBytes = 0;
+  requestCount = 0;
+
+  constructor(options: BackendServiceOptions) {
+    this.#options = options;
+    for (const plan of options.plans) this.#plans.set(groupId(plan.id), plan);
+  }
+
+  readonly handlers: KvHandlers = {
+    apply: (body, payload) => {
+      this.requestCount += 1;
+      const group = this.#groupOf(body.gid, body.op.row);
+      const away = this.#elsewhere(group, body.hops);
+      if (away !== null) return this.#forward(away, "apply", body, payload);
+      return this.#apply(group, body, payload);
+    },
+    get: async (body, payload) => {
+      this.requestCount += 1;
+      const group = this.#groupOf(body.gid, body.row);
+      const away = this.#elsewhere(group, body.hops);
+      if (away !== null) return this.#forward(away, "get", body, payload);
+      await this.#readable(group);
+      return await this.#cellAnswer(group.store.get(body.row, body.column));
+    },
+    getRow: async (body, payload) => {
+      this.requestCount += 1;
+      const group = this.#groupOf(body.gid, body.row);
+      const away = this.#elsewhere(group, body.hops);
+      if (away !== null) return this.#forward(away, "getRow", body, payload);
+      await this.#readable(group);
+      const page = this.#guarded(() => readRowPage(group.store, body.row, definedOnly(body)));
+      return pageAnswer(page, body.keysOnly === true);
+    },
+    scan: async (body, payload) => {
+      this.requestCount += 1;
+      const group = this.#options.groups.get(body.gid), plan = this.#plans.get(body.gid);
+      if (group === undefined || plan === undefined) throw this.#wrongTablet(body.gid);
+      const away = this.#elsewhere(group, body.hops);
+      if (away !== null) return this.#forward(away, "scan", body, payload);
+      await this.#readable(group);
+      const page = this.#guarded(() => readScanPage(group.store, definedOnly(body), plan));
+      return pageAnswer(page, body.keysOnly === true);
+    },
+    routes: () => this.#options.routes(),
+    rows: (body) => this.#rows(body),
+    rowValue: ({ row, column }) => {
+      for (const [gid, group] of this.#options.groups) {
+        const plan = this.#plans.get(gid)!;
+        if (inRange(row, plan.startKey, plan.endKey)) {
+          return this.#cellAnswer(group.store.get(row, column));
+        }
+      }
+      return { cell: null };
+    },
+    digest: () => ({
+      groups: Array.from(this.#options.groups.values(), (group) => {
+        const { state, epoch } = group.replica;
+        const { rows, cells } = state.counts;
+        return {
+          gid: group.gid,
+          epoch,
+          appliedLsn: state.appliedLsn,
+          hash: state.hash,
+          rows,
+          cells,
+        };
+      }),
+    }),
+  };
+
+  // -------------------------------------------------------------------------------- where
+
+  #groupOf(gid: GroupId, row: string): GroupShell {
+    const group = this.#options.groups.get(gid), plan = this.#plans.get(gid);
+    if (group === undefined || plan === undefined || !inRange(row, plan.startKey, plan.endKey)) {
+      throw this.#wrongTablet(gid);
+    }
+    return group;
+  }
+
+  #wrongTablet(gid: GroupId): KvError {
+    const message = `Node backend/${this.#options.self} has no such row in group ${gid}`;
+    return refusal("wrong_tablet", message, {});
+  }
+
+  /** The primary, when it is another node and the request has not been passed on yet. */
+  #elsewhere(group: GroupShell, hops: number): NodeId | null {
+    const { config, role } = group.replica;
+    if (role === "primary") return null;
+    const primary = config?.primary.node ?? null;
+    if (primary === null || primary === this.#options.self || hops >= HOPS_MAX) {
+      const message = `Node backend/${this.#options.self} is not the primary of group ${group.gid}`;
+      throw refusal("not_primary", message, { hint: null });
+    }
+    return primary;
+  }
+
+  async #forward<Name extends "apply" | "get" | "getRow" | "scan">(
+    to: NodeId,
+    name: Name,
+    body: Parameters<KvHandlers[Name]>[0],
+    payload: Uint8Array,
+    // deno-lint-ignore no-explicit-any -- the answer of the same method, passed through
+  ): Promise<any> {
+    const lane = payload.length > BULK_BYTES ? "bulk" : "control";
+    const peer = this.#options.peers.of("backend", to, lane);
+    try {
+      const passedOn = { ...body, hops: body.hops + 1 };
+      // deno-lint-ignore no-explicit-any -- see above
+      return await peer.call(kvConversation, name, passedOn as any, payload, {
+        timeoutMs: FORWARD_TIMEOUT_MS,
+      });
+    } catch (error) {
+      if (error instanceof KvError) throw error;
+      // We cannot tell how far it came. The client asks again with the same stamp.
+      const message = `The primary backend/${to} did not answer: ${(error as Error).message}`;
+      throw refusal("not_primary", message, { hint: null, maybeApplied: true });
+    }
+  }
+
+  async #readable(group: GroupShell): Promise<void> {
+    // After a wait the right to read has to be looked at again, in the turn that reads.
+    for (let wait; (wait = group.readable()) !== null;) await wait;
+  }
+
+  // ------------------------------------------------------------------------------- writes
+
+  async #apply(
+    group: GroupShell,
+    body: Parameters<KvHandlers["apply"]>[0],
+    payload: Uint8Array,
+  ) {
+    checkKey("row", body.op.row);
+    const large = payload.length > INLINE_BYTES_MAX ? payload.length : 0;
+    if (large > 0 && this.#largeBytes + large > this.#options.ioBufferBytes) {
+      throw new KvError("busy", `${this.#largeBytes} bytes of large values are under way already`);
+    }
+    this.#largeBytes += large;
+    try {
+      const op = this.#keepLargeValues(attachValues(body.op, payload));
+      const outcome = await group.apply(body.stamp, op);
+      return outcome.kind === "applied" ? { ...outcome, numbers: [...outcome.numbers] } : outcome;
+    } finally {
+      this.#largeBytes -= large;
+    }
+  }
+
+  /** Checks every value against its checksum and starts writing large ones to files. */
+  #keepLargeValues(op: LogRowOp): LogRowOp {
+    let changed = false;
+    const mutations = op.mutations.map((mutation): LogMutation => {
+      if (!("value" in mutation)) return mutation;
+      const value = this.#checked(mutation.value);
+      if (value.size <= INLINE_BYTES_MAX || !(value.value instanceof Uint8Array)) return mutation;
+      changed = true;
+      const blob = freshId(this.#options.env);
+      this.#options.intake.add(blob, value.value);
+      return { ...mutation, value: { ...value, value: { blob } } };
+    });
+    for (const condition of op.conditions) {
+      if (condition.is === "value") this.#checked(condition.value);
+    }
+    return changed ? { ...op, mutations } : op;
+  }
+
+  #checked(value: LogValue): LogValue {
+    if (isBlobRef(value.value)) {
+      throw new KvError("invalid_request", "A client cannot name the file of a value");
+    }
+    if (value.size > VALUE_BYTES_MAX) {
+      throw new KvError("invalid_request", `A value has at most ${VALUE_BYTES_MAX} bytes`);
+    }
+    if (crc32(value.value) !== value.crc) {
+      throw new KvError("invalid_request", "A value does not match its checksum");
+    }
+    return value;
+  }
+
+  // -------------------------------------------------------------------------------- reads
+
+  async #cellAnswer(cell: StoredCell | undefined) {
+    if (cell === undefined) return { cell: null };
+    const { version, size, crc } = cell;
+    const payload = isBlobRef(cell.value) ? await this.#readLarge(cell.value.blob) : cell.value;
+    return { body: { cell: { version, size, crc } }, payload };
+  }
+
+  async #readLarge(blob: string): Promise<Uint8Array> {
+    try {
+      const bytes = await this.#options.intake.read(blob);
+      if (bytes !== null) return bytes;
+      throw new CorruptionError("The file of a value is missing", blob, 0);
+    } catch (error) {
+      throw this.#damage(error);
+    }
+  }
+
+  #guarded<T>(read: () => T): T {
+    try {
+      return read();
+    } catch (error) {
+      throw this.#damage(error);
+    }
+  }
+
+  #damage(error: unknown): unknown {
+    if (!(error instanceof CorruptionError)) return error;
+    this.#options.onDamage(error);
+    return new KvError("corrupted", error.message, { cause: error });
+  }
+
+  #rows(body: Parameters<KvHandlers["rows"]>[0]) {
+    const cells: {
+      gid: GroupId;
+      row: string;
+      column: string;
+      version: StoredCell["version"];
+      size: number;
+      large: boolean;
+      head: string;
+    }[] = [];
+    const plans = this.#options.plans.filter((plan) => this.#options.groups.has(groupId(plan.id)));
+    const at = body.after?.row ?? body.start;
+    for (const plan of plans) {
+      if (plan.endKey !== null && !inRange(plan.endKey, at, null)) continue;
+      if (plan.endKey === at) continue;
+      const gid = groupId(plan.id), { store } = this.#options.groups.get(gid)!;
+      const range = body.after === undefined
+        ? { from: { row: body.start, column: "" } }
+        : { from: body.after, inclusive: false };
+      for (const cell of store.range(range)) {
+        if (cells.length >= body.limit) {
+          const { row, column } = cells.at(-1)!;
+          return { cells, next: { row, column } };
+        }
+        const inline = cell.value instanceof Uint8Array;
+        const head = inline ? (cell.value as Uint8Array).subarray(0, body.valueBytes) : EMPTY;
+        cells.push({
+          gid,
+          row: cell.row,
+          column: cell.column,
+          version: cell.version,
+          size: cell.size,
+          large: !inline,
+          head: head.toBase64(),
+        });
+      }
+    }
+    return { cells, next: null };
+  }
+}
+
+const EMPTY = new Uint8Array();
+
+/** The cells of a page without their values, and behind them the values of those that have one. */
+function pageAnswer<Next>(
+  page: { cells: readonly StoredCell[]; next: Next },
+  keysOnly: boolean,
+) {
+  const payload: Uint8Array[] = [];
+  const cells = page.cells.map((cell) => {
+    const { row, column, version, size, value } = cell;
+    const inline = !keysOnly && value instanceof Uint8Array;
+    if (inline) payload.push(value);
+    return { row, column, version, size, inline };
+  });
+  return { body: { cells, next: page.next }, payload };
+}
+
+/** zod gives `undefined` for what is absent; the options of a page leave it out. */
+function definedOnly<T extends object>(body: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(
+    Object.entries(body).filter(([, value]) => value !== undefined),
+  ) as { [K in keyof T]: Exclude<T[K], undefined> };
+}

@@ -1,0 +1,181 @@
+/**
+ * Bringing a replica up to date by a whole checkpoint, when the log no longer reaches back to it.
+ *
+ * The primary keeps a consistent copy of its file for a while and hands it out in chunks; the
+ * learner writes them to `incoming/`, picks up where it stopped after a lost connection, fetches the
+ * files of large values that it lacks, and puts everything in place at once.
+ */
+import { crc32 } from "node:zlib";
+import type { BlobStore } from "../kv/disk/blob_store.ts";
+import { SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
+import { type Env, freshId } from "../kv/env.ts";
+import { KvError } from "../kv/errors.ts";
+import { type GroupId, lsn as toLsn, type NodeId } from "../proto/ids.ts";
+import { transferConversation } from "../proto/transfer.ts";
+import type { GroupShell } from "./backend_group.ts";
+import type { Handlers } from "./net/rpc_service.ts";
+import { RpcError } from "./net/rpc_error.ts";
+import type { Peers } from "./peers.ts";
+
+const CHUNK_BYTES = 256 * 1024;
+const COPY_LIFE_MS = 120_000;
+const COPIES_MAX = 3;
+const ATTEMPTS_MAX = 20;
+const RETRY_MS = 300;
+
+interface Copy {
+  readonly path: string;
+  readonly bytes: number;
+  readonly remove: () => Promise<void>;
+  usedMs: number;
+}
+
+/** The primary's side. */
+export class SnapshotSource {
+  readonly #groups: ReadonlyMap<GroupId, GroupShell>;
+  readonly #blobs: BlobStore;
+  readonly #env: Env;
+  readonly #copies = new Map<string, Copy>();
+
+  constructor(
+    options: { groups: ReadonlyMap<GroupId, GroupShell>; blobs: BlobStore; env: Env },
+  ) {
+    this.#groups = options.groups;
+    this.#blobs = options.blobs;
+    this.#env = options.env;
+  }
+
+  readonly handlers: Handlers<typeof transferConversation> = {
+    open: async ({ gid }) => {
+      const group = this.#groups.get(gid);
+      if (group === undefined) throw new KvError("wrong_tablet", `No group ${gid} here`);
+      await this.removeOld();
+      if (this.#copies.size >= COPIES_MAX) {
+        throw new KvError("busy", `${COPIES_MAX} checkpoints are being fetched from here already`);
+      }
+      await group.checkpoint();
+      const { lsn, path, bytes, remove } = await group.store.exportSnapshot();
+      const token = freshId(this.#env);
+      this.#copies.set(token, { path, bytes, remove, usedMs: this.#env.monotonicMs() });
+      return { token, lsn, bytes };
+    },
+    read: async ({ token, offset, length }) => {
+      const copy = this.#copies.get(token);
+      if (copy === undefined) throw new KvError("unavailable", "This checkpoint is no longer kept");
+      copy.usedMs = this.#env.monotonicMs();
+      const payload = await readChunk(copy.path, offset, Math.min(length, copy.bytes - offset));
+      return { body: { crc: crc32(payload) }, payload };
+    },
+    close: async ({ token }) => {
+      const copy = this.#copies.get(token);
+      this.#copies.delete(token);
+      await copy?.remove();
+      return {};
+    },
+    blob: async ({ blob }) => {
+      if (!await this.#blobs.has(blob)) return { found: false };
+      return { body: { found: true }, payload: await this.#blobs.get(blob) };
+    },
+  };
+
+  async removeOld(): Promise<void> {
+    const beforeMs = this.#env.monotonicMs() - COPY_LIFE_MS;
+    for (const [token, copy] of this.#copies) {
+      if (copy.usedMs >= beforeMs) continue;
+      this.#copies.delete(token);
+      await copy.remove();
+    }
+  }
+
+  async removeAll(): Promise<void> {
+    for (const copy of this.#copies.values()) await copy.remove();
+    this.#copies.clear();
+  }
+}
+
+/** The learner's side: fetches from `from` and installs. */
+export async function fetchSnapshot(options: {
+  group: GroupShell;
+  from: NodeId;
+  peers: Peers;
+  blobs: BlobStore;
+  dataDir: string;
+  openStore: () => SqliteCellStore;
+  env: Env;
+}): Promise<void> {
+  const { group, from, peers, blobs, dataDir, openStore, env } = options;
+  const { gid } = group;
+  const peer = peers.of("backend", from, "bulk");
+  const opened = await peer.call(transferConversation, "open", { gid }, undefined, {
+    timeoutMs: 60_000,
+  });
+  const { token, bytes, lsn } = opened.body;
+  const dir = `${dataDir}/incoming`;
+  await Deno.mkdir(dir, { recursive: true });
+  const path = `${dir}/${gid}.db`;
+  env.log("info", "fetching a checkpoint", { gid, from, bytes, lsn: toLsn(lsn) });
+  const file = await Deno.open(path, { create: true, write: true, truncate: true });
+  try {
+    for (let offset = 0; offset < bytes;) {
+      const chunk = await withRetries(env, async () => {
+        const request = { token, offset, length: CHUNK_BYTES };
+        const answer = await peer.call(transferConversation, "read", request);
+        if (crc32(answer.payload) !== answer.body.crc) throw new Error("a chunk arrived damaged");
+        return answer.payload;
+      });
+      if (chunk.length === 0) throw new Error("the checkpoint is shorter than was said");
+      await writeAll(file, chunk);
+      offset += chunk.length;
+    }
+    await file.sync();
+  } finally {
+    file.close();
+  }
+  peer.call(transferConversation, "close", { token }).catch(() => {});
+  for (const blob of SqliteCellStore.blobsIn(path)) {
+    if (await blobs.has(blob)) continue;
+    await withRetries(env, async () => {
+      const answer = await peer.call(transferConversation, "blob", { gid, blob });
+      // Overwritten since; the log behind the checkpoint says so.
+      if (answer.body.found) await blobs.put(blob, answer.payload);
+    });
+  }
+  await group.install(async () => {
+    await SqliteCellStore.install({ dir: dataDir, gid, fromPath: path });
+    return openStore();
+  });
+  env.log("info", "installed a checkpoint", { gid, lsn: toLsn(lsn) });
+}
+
+async function withRetries<T>(env: Env, run: () => Promise<T>): Promise<T> {
+  for (let attempt = 1;; attempt++) {
+    try {
+      return await run();
+    } catch (error) {
+      const lost = error instanceof RpcError;
+      if (!lost || attempt >= ATTEMPTS_MAX) throw error;
+      await env.sleep(RETRY_MS);
+    }
+  }
+}
+
+async function readChunk(path: string, offset: number, length: number): Promise<Uint8Array> {
+  const file = await Deno.open(path);
+  try {
+    await file.seek(offset, Deno.SeekMode.Start);
+    const chunk = new Uint8Array(Math.max(0, length));
+    let done = 0;
+    while (done < chunk.length) {
+      const count = await file.read(chunk.subarray(done));
+      if (count === null) break;
+      done += count;
+    }
+    return chunk.subarray(0, done);
+  } finally {
+    file.close();
+  }
+}
+
+async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
+}
