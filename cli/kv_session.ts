@@ -1,5 +1,6 @@
 /** The store, and the accounts over it, for the length of one command. */
 import { Accounts } from "../apps/accounts/accounts.ts";
+import { Mail } from "../apps/mail/mail.ts";
 import type { Kv } from "../kv/kv.ts";
 import type { NodeEntry, Role } from "../proto/cluster_config.ts";
 import { realEnv } from "../roles/env.ts";
@@ -17,15 +18,17 @@ export async function withAccounts<T>(
   work: (accounts: Accounts) => Promise<T>,
 ): Promise<T> {
   const { config } = cluster;
-  return await withEnvAndKv(cluster, (env, kv) =>
-    work(
-      new Accounts({
-        kv,
-        env,
-        mailDomain: config.cluster.mail_domain,
-        sessionDays: config.web.session_days,
-      }),
-    ));
+  return await withEnvAndKv(cluster, (env, kv) => {
+    const accounts = new Accounts({
+      kv,
+      env,
+      mailDomain: config.cluster.mail_domain,
+      sessionDays: config.web.session_days,
+    });
+    // As in the frontends: whoever gets an account gets the folders of a mailbox with it.
+    accounts.onCreate(new Mail({ kv, env, config, users: accounts }).createMailbox);
+    return work(accounts);
+  });
 }
 
 async function withEnvAndKv<T>(
