@@ -119,10 +119,12 @@ interface Group {
   suspects: Map<NodeId, number>;
   changedMs: number;
   learnersSent: string;
+  learnersSentMs: number;
   rolledBack: boolean;
 }
 
 const POLL_AGAIN_MS = 500;
+const LEARNERS_EVERY_MS = 3_000;
 const HAND_OVER_EVERY_MS = 2_000;
 
 export class Coordinator {
@@ -160,6 +162,7 @@ export class Coordinator {
         suspects: new Map(),
         changedMs: options.nowMs,
         learnersSent: "",
+        learnersSentMs: options.nowMs,
         rolledBack: false,
       });
     }
@@ -615,7 +618,9 @@ export class Coordinator {
     if (group.config === null || group.swapping !== null) return;
     const learners = this.#learnersOf(group);
     const signature = learners.map((member) => `${member.node}/${member.store}`).join();
-    if (signature === group.learnersSent) return;
+    // Repeated now and then, because the message may be lost or overtaken by an older one.
+    const fresh = this.#nowMs - group.learnersSentMs < LEARNERS_EVERY_MS;
+    if (signature === group.learnersSent && fresh) return;
     this.#sendConfig(group, group.config.primary.node);
   }
 
@@ -624,6 +629,7 @@ export class Coordinator {
     if (config === null) return;
     const learners = this.#learnersOf(group);
     if (to === config.primary.node) {
+      group.learnersSentMs = this.#nowMs;
       group.learnersSent = learners.map((member) => `${member.node}/${member.store}`).join();
     }
     this.#effects.push({ kind: "sendConfig", to, config, learners });
