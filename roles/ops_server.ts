@@ -51,9 +51,17 @@ export function startOpsServer(
   };
 }
 
-/** The answer to one of the three paths, or null for any other. */
+/**
+ * The answer to one of the three paths, or null for any other. A request whose Host header makes no
+ * URL is refused with 400 here, so that whatever comes after can rely on `request.url`.
+ */
 export function answerOps(request: Request, answers: OpsAnswers): Promise<Response> | null {
-  const { pathname } = new URL(request.url);
+  const url = URL.parse(request.url);
+  if (url === null) {
+    const error = { code: "bad_request", message: "The Host header is no host name" };
+    return Promise.resolve(json(400, { error }));
+  }
+  const { pathname } = url;
   const answer = pathname === "/livez"
     ? () => json(200, { live: true })
     : pathname === "/readyz"
