@@ -1,0 +1,245 @@
+import assert from "node:assert/strict";
+import {
+  Coordinator,
+  type CoordinatorEffect,
+  type CoordinatorInput,
+  DEFAULT_TIMING,
+} from "../../kv/coordinator.ts";
+import type { StoreReport } from "../../proto/control.ts";
+import { epoch, groupId, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
+import type { ConfigChange, GroupConfig } from "../../proto/replication.ts";
+
+const GID = groupId(1);
+
+/** A coordinator with its record, driven by hand. Nodes A, B and C are 0, 1 and 2. */
+class Bench {
+  nowMs = 0;
+  record: GroupConfig | null = null;
+  effects: CoordinatorEffect[] = [];
+  #lastId = 0;
+  readonly coordinator: Coordinator;
+
+  constructor(options: { record?: GroupConfig; coldStartWaitMs?: number } = {}) {
+    this.record = options.record ?? null;
+    this.coordinator = new Coordinator({
+      plans: [{ id: 1, startKey: "", endKey: null, members: [0, 1, 2] }],
+      configs: this.record === null ? [] : [this.record],
+      minInSync: 2,
+      timing: { ...DEFAULT_TIMING, coldStartWaitMs: options.coldStartWaitMs ?? 10_000 },
+      nowMs: 0,
+      makeId: () => `id${++this.#lastId}`,
+    });
+  }
+
+  feed(first: CoordinatorInput): void {
+    const inputs = [first];
+    for (let input; (input = inputs.shift()) !== undefined;) {
+      for (const effect of this.coordinator.step(this.nowMs, input)) {
+        this.effects.push(effect);
+        if (effect.kind !== "swap") continue;
+        const done = (this.record?.epoch ?? 0) === effect.expected;
+        if (done) this.record = effect.config;
+        inputs.push({ kind: "swapped", gid: effect.gid, done, config: this.record });
+      }
+    }
+  }
+
+  report(node: number, options: { inc?: number; lastLsn?: number; epoch?: number } = {}): void {
+    const report: StoreReport = {
+      store: storeId(`s${node}`),
+      inc: incarnation(options.inc ?? 1),
+      draining: false,
+      logBytes: 0,
+      dataBytes: 0,
+      groups: [{
+        gid: GID,
+        epoch: epoch(options.epoch ?? this.record?.epoch ?? 0),
+        role: "secondary",
+        lastEpoch: epoch(1),
+        lastLsn: lsn(options.lastLsn ?? 0),
+        commitLsn: lsn(0),
+        serving: false,
+        silentMs: 10_000,
+        rows: 0,
+        cells: 0,
+        bytes: 0,
+        readsPerSecond: 0,
+        writesPerSecond: 0,
+      }],
+    };
+    const spawnId = `spawn-${node}-${options.inc ?? 1}`;
+    this.feed({ kind: "report", node: nodeId(node), spawnId, report });
+  }
+
+  exited(node: number, inc = 1): void {
+    this.feed({ kind: "exited", spawnId: `spawn-${node}-${inc}` });
+  }
+
+  propose(change: ConfigChange, from = this.record!.primary, at = this.record!.epoch): string {
+    const requestId = ++this.#lastId;
+    const proposal = { gid: GID, ...from, epoch: at, changeId: `change${requestId}`, change };
+    this.feed({ kind: "propose", requestId, proposal });
+    const answer = this.effects.findLast((effect) =>
+      effect.kind === "answer" && effect.requestId === requestId
+    );
+    assert(answer?.kind === "answer");
+    return answer.result;
+  }
+
+  later(ms: number): void {
+    for (let passed = 0; passed < ms; passed += 50) {
+      this.nowMs += 50;
+      this.feed({ kind: "tick" });
+    }
+  }
+
+  get inSync(): number[] {
+    return this.record!.inSync.map((member) => Number(member.node)).sort();
+  }
+
+  get eligible(): number[] {
+    return this.record!.eligible.map((member) => Number(member.node)).sort();
+  }
+}
+
+function created(): Bench {
+  const bench = new Bench();
+  for (const node of [0, 1, 2]) bench.report(node);
+  assert.equal(bench.record?.epoch, 1);
+  return bench;
+}
+
+const member = (node: number) => ({ node: nodeId(node), store: storeId(`s${node}`) });
+
+Deno.test("a group is created once all its planned members are there, led by the wished one", () => {
+  const bench = new Bench();
+  bench.report(0);
+  bench.report(1);
+  assert.equal(bench.record, null);
+  bench.report(2);
+  assert.deepEqual(bench.inSync, [0, 1, 2]);
+  assert.equal(bench.record!.primary.node, 0);
+});
+
+Deno.test("a group is created with fewer members after a while, but never below the minimum", () => {
+  const bench = new Bench();
+  bench.report(0);
+  bench.later(10_000);
+  assert.equal(bench.record, null);
+  bench.report(2);
+  assert.deepEqual(bench.inSync, [0, 2]);
+});
+
+Deno.test("proof of death elects the longest log at once, and says that the old reign is over", () => {
+  const bench = created();
+  const reign = bench.record!.reign;
+  bench.exited(0);
+  bench.report(1, { lastLsn: 7 });
+  assert.equal(bench.record!.primary.node, 0, "one member is still to be heard");
+  bench.report(2, { lastLsn: 9 });
+  assert.equal(bench.record!.primary.node, 2);
+  assert.deepEqual(bench.inSync, [1, 2]);
+  assert.equal(bench.record!.deadReign, reign);
+  assert.equal(bench.record!.reign, bench.record!.epoch);
+});
+
+Deno.test("silence alone elects too, but does not claim that the old primary is dead", () => {
+  const bench = created();
+  bench.feed({ kind: "suspect", gid: GID, node: nodeId(1), epoch: epoch(1) });
+  bench.feed({ kind: "suspect", gid: GID, node: nodeId(2), epoch: epoch(1) });
+  bench.report(1, { lastLsn: 1 });
+  bench.report(2, { lastLsn: 1 });
+  bench.later(400);
+  assert.notEqual(bench.record!.primary.node, 0);
+  assert.equal(bench.record!.deadReign, null);
+});
+
+Deno.test("staggered crash: A dies, B and C go on and die, A comes back first and has to wait", () => {
+  const bench = created();
+  bench.exited(0);
+  bench.report(1, { lastLsn: 5 });
+  bench.report(2, { lastLsn: 5 });
+  assert.deepEqual(bench.inSync, [1, 2]);
+  bench.exited(1);
+  bench.exited(2);
+  const before = bench.record!;
+  bench.report(0, { inc: 2, lastLsn: 4, epoch: 1 });
+  bench.later(60_000);
+  bench.report(0, { inc: 2, lastLsn: 4, epoch: 1 });
+  assert.equal(bench.record!.epoch, before.epoch, "A must not lead, however long it waits");
+  bench.report(1, { inc: 2, lastLsn: 9 });
+  bench.later(11_000);
+  assert.equal(bench.record!.primary.node, 1);
+  assert(!bench.inSync.includes(0), "A has to catch up first");
+});
+
+Deno.test("below the minimum who leaves stays eligible, and nobody is once it is reached again", () => {
+  const bench = created();
+  assert.equal(bench.propose({ kind: "remove", member: member(1) }), "done");
+  assert.deepEqual([bench.inSync, bench.eligible], [[0, 2], []]);
+  assert.equal(bench.propose({ kind: "remove", member: member(2) }), "done");
+  assert.deepEqual([bench.inSync, bench.eligible], [[0], [2]]);
+  assert.equal(bench.propose({ kind: "add", member: member(1) }), "done");
+  assert.deepEqual([bench.inSync, bench.eligible], [[0, 1], []]);
+});
+
+Deno.test("a change is refused to anyone but the primary of the current epoch", () => {
+  const bench = created();
+  const change = { kind: "remove", member: member(2) } as const;
+  const stranger = { ...member(1), inc: incarnation(1) };
+  assert.equal(bench.propose(change, stranger), "refused");
+  const formerLife = { ...member(0), inc: incarnation(0) };
+  assert.equal(bench.propose(change, formerLife), "refused");
+  assert.equal(bench.propose(change, bench.record!.primary, epoch(0)), "refused");
+  assert.equal(bench.propose({ kind: "remove", member: member(0) }), "refused");
+  assert.equal(bench.record!.epoch, 1);
+});
+
+Deno.test("a replaced disk is another store: it can neither be added as the old one nor lead", () => {
+  const bench = created();
+  bench.propose({ kind: "remove", member: member(2) });
+  const impostor = { node: nodeId(2), store: storeId("another") };
+  assert.equal(bench.propose({ kind: "add", member: impostor }), "refused");
+});
+
+Deno.test("nodes that know a newer epoch than the record mean lost metadata: nothing is decided", () => {
+  const fresh = new Bench();
+  for (const node of [0, 1, 2]) fresh.report(node, { epoch: 7 });
+  fresh.later(30_000);
+  assert.equal(fresh.record, null);
+  assert.equal([...fresh.coordinator.groups()][0]!.rolledBack, true);
+
+  const rolledBack = new Bench({ record: created().record! });
+  rolledBack.report(1, { epoch: 3 });
+  rolledBack.exited(0);
+  rolledBack.report(2);
+  rolledBack.later(30_000);
+  assert.equal(rolledBack.record!.epoch, 1);
+});
+
+Deno.test("a restarted primary is replaced at once: its former reign is certainly over", () => {
+  const bench = created();
+  bench.report(0, { inc: 2, lastLsn: 3 });
+  bench.report(1, { lastLsn: 3 });
+  bench.report(2, { lastLsn: 3 });
+  assert.equal(bench.record!.reign, 2);
+  assert.equal(bench.record!.deadReign, 1);
+  assert.deepEqual(bench.inSync, [0, 1, 2]);
+});
+
+Deno.test("the office goes back to where it is wished once all is quiet", () => {
+  const bench = created();
+  bench.exited(0);
+  bench.report(1);
+  bench.report(2);
+  bench.report(0, { inc: 2 });
+  bench.propose({ kind: "add", member: member(0) });
+  for (let i = 0; i < 30; i++) {
+    bench.later(500);
+    for (const node of [1, 2]) bench.report(node);
+    bench.report(0, { inc: 2 });
+  }
+  const handOver = bench.effects.find((effect) => effect.kind === "handOver");
+  assert(handOver?.kind === "handOver");
+  assert.equal(handOver.successor, 0);
+});
