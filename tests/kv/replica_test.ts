@@ -1,0 +1,321 @@
+import assert from "node:assert/strict";
+import { GroupState } from "../../kv/group_state.ts";
+import { encodeText } from "../../kv/kv.ts";
+import { toLogRowOp } from "../../kv/log_value.ts";
+import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
+import { type Effect, type Input, Replica } from "../../kv/replica.ts";
+import { ReplicaLog } from "../../kv/replica_log.ts";
+import { epoch, groupId, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
+import type { AppendAck, GroupConfig, HeartbeatAck } from "../../proto/replication.ts";
+
+const GID = groupId(1);
+const TIMING = { heartbeatMs: 100, leaseMs: 600, graceMs: 900, ackTimeoutMs: 500 };
+
+function config(change: Partial<GroupConfig> = {}): GroupConfig {
+  const member = (node: number) => ({ node: nodeId(node), store: storeId(`s${node}`) });
+  return {
+    gid: GID,
+    epoch: epoch(1),
+    reign: epoch(1),
+    primary: { ...member(0), inc: incarnation(1) },
+    inSync: [member(0), member(1), member(2)],
+    eligible: [],
+    minInSync: 2,
+    deadReign: null,
+    changeId: "made",
+    reason: "",
+    ...change,
+  };
+}
+
+/** One replica, node 0 unless told otherwise, with its peers played by the test. */
+class Bench {
+  nowMs = 10_000;
+  effects: Effect[] = [];
+  readonly replica: Replica;
+  #lastId = 0;
+
+  constructor(readonly node = 0) {
+    this.replica = new Replica({
+      gid: GID,
+      self: { node: nodeId(node), store: storeId(`s${node}`), inc: incarnation(1) },
+      timing: TIMING,
+      state: new GroupState(new MemoryCellStore(), { rowBytesMax: 1 << 20 }),
+      log: new ReplicaLog({ baseLsn: lsn(0), history: [], entries: [] }),
+      config: null,
+      commitLsn: lsn(0),
+      nowMs: 0,
+      makeId: () => `id${++this.#lastId}`,
+    });
+  }
+
+  step(input: Input): Effect[] {
+    const effects = this.replica.step(this.nowMs, input);
+    this.effects.push(...effects);
+    return effects;
+  }
+
+  /** The disk catches up with everything that was asked of it. */
+  sync(): Effect[] {
+    this.step({ kind: "flush" });
+    const writes = this.effects.filter((effect) => effect.kind === "write");
+    const last = writes.at(-1);
+    return last === undefined ? [] : this.step({ kind: "written", writeId: last.writeId });
+  }
+
+  #head(from: number) {
+    const current = this.replica.config!;
+    return {
+      gid: GID,
+      from: nodeId(from),
+      store: storeId(`s${from}`),
+      inc: incarnation(1),
+      toInc: incarnation(1),
+      epoch: current.epoch,
+      reign: current.reign,
+    };
+  }
+
+  /** The peer makes itself known, as it does when it hears from a primary it does not know. */
+  meet(from: number): void {
+    const message = { kind: "behind" as const, ...this.#head(from) };
+    this.step({ kind: "message", message, entries: [] });
+  }
+
+  ack(from: number, matchLsn: number, change: Partial<AppendAck> = {}): Effect[] {
+    const head = this.#head(from);
+    const message = { kind: "appendAck" as const, ...head, matchLsn: lsn(matchLsn), ...change };
+    return this.step({ kind: "message", message, entries: [] });
+  }
+
+  promise(from: number, change: Partial<HeartbeatAck> = {}): Effect[] {
+    const head = this.#head(from);
+    const message = { kind: "heartbeatAck" as const, ...head, sentMs: this.nowMs, ...change };
+    return this.step({ kind: "message", message, entries: [] });
+  }
+
+  put(value: string, seq = ++this.#lastId): number {
+    const requestId = ++this.#lastId;
+    const stamp = { clientId: "client-1", seq, firstIncomplete: 1, issuedMs: 0 };
+    const mutations = [{ kind: "put" as const, column: "c", value: encodeText(value) }];
+    const op = toLogRowOp({ row: "r", mutations });
+    this.step({ kind: "request", requestId, stamp, op, wallMs: 0 });
+    return requestId;
+  }
+
+  answerTo(requestId: number): Effect | undefined {
+    return this.effects.find((effect) =>
+      (effect.kind === "reply" || effect.kind === "refuse") && effect.requestId === requestId
+    );
+  }
+}
+
+/** Node 0 as primary of reign 1 with `epochStart` committed at Lsn 1 and both leases. */
+function primary(): Bench {
+  const bench = new Bench();
+  bench.step({ kind: "config", config: config(), learners: [] });
+  bench.sync();
+  for (const peer of [1, 2]) {
+    bench.meet(peer);
+    bench.promise(peer);
+    bench.ack(peer, 1);
+  }
+  assert(bench.replica.canServe());
+  return bench;
+}
+
+Deno.test("Replica.step() answers a put only when every member in sync has it on disk", () => {
+  const bench = primary();
+  const requestId = bench.put("x");
+  bench.step({ kind: "flush" });
+  bench.ack(1, 2);
+  bench.ack(2, 2);
+  assert.equal(bench.answerTo(requestId), undefined, "our own disk does not have it yet");
+  bench.sync();
+  assert.equal(bench.answerTo(requestId)?.kind, "reply");
+
+  const second = bench.put("y");
+  bench.sync();
+  bench.ack(1, 3);
+  assert.equal(bench.answerTo(second), undefined, "member 2 does not have it yet");
+  bench.ack(2, 3);
+  assert.equal(bench.answerTo(second)?.kind, "reply");
+});
+
+Deno.test("Replica.step() ignores an ack of an older reign or of an older life of the peer", () => {
+  const bench = primary();
+  const requestId = bench.put("x");
+  bench.sync();
+  bench.ack(1, 2);
+  bench.ack(2, 2, { reign: epoch(0) });
+  bench.ack(2, 2, { inc: incarnation(7) });
+  bench.ack(2, 2, { store: storeId("other") });
+  assert.equal(bench.answerTo(requestId), undefined);
+});
+
+Deno.test("Replica.step() gives a repeated request the answer of its first execution", () => {
+  const bench = primary();
+  const first = bench.put("x", 5);
+  const meanwhile = bench.put("x", 5);
+  bench.sync();
+  bench.ack(1, 2);
+  bench.ack(2, 2);
+  const later = bench.put("x", 5);
+  const answers = [first, meanwhile, later].map((id) => bench.answerTo(id));
+  assert.deepEqual(
+    answers.map((answer) => answer?.kind === "reply" ? answer.outcome : answer),
+    Array(3).fill({ kind: "applied", version: 2, numbers: [] }),
+  );
+  assert.equal(bench.replica.progress.lastLsn, 2, "it was logged once");
+});
+
+Deno.test("Replica.step() refuses a request whose answer the client said it has", () => {
+  const bench = primary();
+  bench.put("x", 5);
+  bench.sync();
+  bench.ack(1, 2);
+  bench.ack(2, 2);
+  const stamp = { clientId: "client-1", seq: 9, firstIncomplete: 9, issuedMs: 0 };
+  const op = toLogRowOp({ row: "r", mutations: [{ kind: "delete", column: "c" }] });
+  bench.step({ kind: "request", requestId: 99, stamp, op, wallMs: 0 });
+  bench.sync();
+  bench.ack(1, 3);
+  bench.ack(2, 3);
+  const answer = bench.answerTo(bench.put("x", 5));
+  assert(answer?.kind === "refuse");
+  assert.equal(answer.code, "session_too_old");
+});
+
+Deno.test("Replica.canReadAt() needs a promise of everybody who could be elected, and only while it lasts", () => {
+  const bench = primary();
+  assert(bench.replica.canReadAt(bench.nowMs));
+  assert(!bench.replica.canReadAt(bench.nowMs + TIMING.leaseMs + 1));
+  bench.nowMs += TIMING.leaseMs + 1;
+  bench.promise(1);
+  const effects = bench.step({ kind: "read", readId: 1 });
+  assert.deepEqual(effects, [], "member 2 has not promised again");
+  const released = bench.promise(2);
+  assert(released.some((effect) => effect.kind === "readable" && effect.readId === 1));
+});
+
+Deno.test("Replica.step() takes no writes while fewer than the minimum are in sync, and says why", () => {
+  const bench = primary();
+  const only = config({ epoch: epoch(2), inSync: config().inSync.slice(0, 1) });
+  bench.step({
+    kind: "config",
+    config: { ...only, eligible: config().inSync.slice(1) },
+    learners: [],
+  });
+  const answer = bench.answerTo(bench.put("x"));
+  assert(answer?.kind === "refuse");
+  assert.equal(answer.code, "unavailable");
+  assert.match(answer.message, /1 of at least 2 replicas are in sync/);
+  assert.equal(answer.maybeApplied, false);
+});
+
+Deno.test("Replica.step() tells waiting clients that their write may have happened when it is deposed", () => {
+  const bench = primary();
+  const requestId = bench.put("x");
+  bench.sync();
+  const next = config({
+    epoch: epoch(2),
+    reign: epoch(2),
+    primary: { node: nodeId(1), store: storeId("s1"), inc: incarnation(1) },
+  });
+  bench.step({ kind: "config", config: next, learners: [] });
+  const answer = bench.answerTo(requestId);
+  assert(answer?.kind === "refuse");
+  assert.equal(answer.maybeApplied, true);
+  assert.equal(bench.replica.role, "secondary");
+});
+
+Deno.test("a new primary waits for its promises, unless the reign that it made them to is proved dead", () => {
+  for (const proved of [true, false]) {
+    const bench = new Bench(1);
+    bench.step({ kind: "config", config: config(), learners: [] });
+    bench.sync();
+    const { epoch: e, reign } = config();
+    const head = { gid: GID, from: nodeId(0), store: storeId("s0"), inc: incarnation(1) };
+    const heartbeat = {
+      kind: "heartbeat" as const,
+      ...head,
+      toInc: incarnation(1),
+      epoch: e,
+      reign,
+      config: config(),
+      sentMs: 1,
+      commitLsn: lsn(0),
+      check: null,
+    };
+    bench.step({ kind: "message", message: heartbeat, entries: [] });
+    const elected = config({
+      epoch: epoch(2),
+      reign: epoch(2),
+      primary: { node: nodeId(1), store: storeId("s1"), inc: incarnation(1) },
+      inSync: config().inSync.slice(1),
+      deadReign: proved ? epoch(1) : null,
+    });
+    bench.step({ kind: "config", config: elected, learners: [] });
+    bench.sync();
+    bench.meet(2);
+    bench.promise(2);
+    bench.ack(2, 1);
+    assert.equal(bench.replica.canServe(), proved, proved ? "at once" : "not yet");
+    bench.nowMs += TIMING.graceMs + 1;
+    bench.step({ kind: "tick" });
+    assert(bench.replica.canServe());
+  }
+});
+
+Deno.test("a secondary acks an entry only after its own write, and never one it cannot place", () => {
+  const bench = new Bench(1);
+  bench.step({ kind: "config", config: config(), learners: [] });
+  bench.sync();
+  const head = {
+    gid: GID,
+    from: nodeId(0),
+    store: storeId("s0"),
+    inc: incarnation(1),
+    toInc: incarnation(1),
+    epoch: epoch(1),
+    reign: epoch(1),
+  };
+  const command = { kind: "epochStart" as const, reign: epoch(1), timeMs: 0 };
+  const entry = { epoch: epoch(1), lsn: lsn(1), command, payload: new Uint8Array([1]) };
+  const append = {
+    kind: "append" as const,
+    ...head,
+    prevEpoch: epoch(0),
+    prevLsn: lsn(0),
+    entries: [{ epoch: epoch(1), lsn: lsn(1), size: 1 }],
+    commitLsn: lsn(0),
+  };
+  const sent = (effects: Effect[]) =>
+    effects.flatMap((effect) => effect.kind === "send" ? [effect.message.kind] : []);
+  assert.deepEqual(sent(bench.step({ kind: "message", message: append, entries: [entry] })), []);
+  assert.deepEqual(sent(bench.sync()), ["appendAck"]);
+  const gap = { ...append, prevEpoch: epoch(1), prevLsn: lsn(8), entries: [] };
+  const effects = bench.step({ kind: "message", message: gap, entries: [] });
+  assert.deepEqual(sent(effects), ["appendNack"]);
+});
+
+Deno.test("a message for an earlier life of the process is not acted upon", () => {
+  const bench = new Bench(1);
+  bench.step({ kind: "config", config: config(), learners: [] });
+  const effects = bench.step({
+    kind: "message",
+    message: {
+      kind: "snapshotOffer",
+      gid: GID,
+      from: nodeId(0),
+      store: storeId("s0"),
+      inc: incarnation(1),
+      toInc: incarnation(9),
+      epoch: epoch(1),
+      reign: epoch(1),
+    },
+    entries: [],
+  });
+  const kinds = effects.map((effect) => effect.kind === "send" ? effect.message.kind : effect.kind);
+  assert.deepEqual(kinds, ["behind"]);
+});
