@@ -73,19 +73,19 @@ class RpcTransport implements KvTransport {
       .then(({ body }) => body);
     const asked = preferred.length > 0 ? preferred.slice(0, 2) : this.#someBackends();
     const fromBackends = asked.map((node) => this.#routesOf(this.#peers.of("backend", node)));
+    // Watched from the start: one may fail long before the coordinator has answered.
+    const heard = Promise.allSettled(fromBackends);
     // The coordinator's word is the newest; without it, the newest of what the others know.
     try {
       return await fromCoordinator;
     } catch {
       let newest: RouteTable = { version: 0, routes: [] };
-      for (const answer of await Promise.allSettled(fromBackends)) {
+      for (const answer of await heard) {
         if (answer.status === "fulfilled" && answer.value.version > newest.version) {
           newest = answer.value;
         }
       }
       return newest;
-    } finally {
-      void Promise.allSettled(fromBackends);
     }
   }
 

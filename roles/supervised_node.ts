@@ -28,7 +28,8 @@ export interface ExitReport {
   readonly crashed: boolean;
   /** Milliseconds until it is started again; null when it stays down. */
   readonly restartInMs: number | null;
-  readonly lastLines: readonly string[];
+  /** By the process's own last words; null when it gave none. */
+  readonly reason: string | null;
 }
 
 export interface SupervisedNodeOptions {
@@ -82,6 +83,7 @@ export class SupervisedNode {
     clearTimeout(this.#restartTimer);
     if (this.#life !== null) return;
     this.#enter("starting");
+    this.#log.forget();
     const spawn = crypto.randomUUID();
     const { program, args, env } = this.#options.command;
     let process: Deno.ChildProcess;
@@ -218,8 +220,8 @@ export class SupervisedNode {
       this.#enter("stopped");
     }
     const { node } = this;
-    const { lastLines } = this.#log;
-    this.#options.onExit({ node, spawn, exit, crashed, restartInMs, lastLines });
+    const reason = this.#log.reason();
+    this.#options.onExit({ node, spawn, exit, crashed, restartInMs, reason });
   }
 }
 

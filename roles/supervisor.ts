@@ -245,11 +245,11 @@ function sayExit(report: ExitReport, screen: Screen, stop: StopSignal): void {
     );
     return;
   }
-  const lastWords = report.lastLines.map((line) => `\n    ${line}`).join("");
+  const because = report.reason === null ? "" : ` (${report.reason})`;
   screen.say(
     "node-crashed",
-    `${name} ${report.exit}; starting it again in ${report.restartInMs} ms${lastWords}`,
-    { ...fields, lastLines: report.lastLines },
+    `${name} ${report.exit}${because}; starting it again in ${report.restartInMs} ms`,
+    { ...fields, reason: report.reason },
   );
 }
 

@@ -2,13 +2,29 @@
  * The log of one supervised node: what its process writes, in a file that cannot grow for ever.
  *
  * A full file is renamed to `<name>.1` and a new one begun, so between one and two times
- * LOG_BYTES_MAX is kept. The last lines stay in memory, to say why a process ended.
+ * LOG_BYTES_MAX is kept. The last lines of the present process stay in memory, to say why it ended.
  */
 import { dirname } from "node:path";
 
 const LOG_BYTES_MAX = 8 * 1024 * 1024;
-const LAST_LINES_MAX = 5;
-const LINE_CHARACTERS_MAX = 400;
+const LAST_LINES_MAX = 40;
+const LINE_CHARACTERS_MAX = 2000;
+
+/** What a line complains about: our own log's errors, Deno's last words, or ours on wrong use. */
+export function complaintIn(line: string): string | null {
+  const [, spoken] = line.match(/^(?:error: (?:Uncaught )?(?:\(in promise\) )?|penncloud: )(.+)/) ??
+    [];
+  if (spoken !== undefined) return spoken;
+  if (!line.startsWith("{")) return null;
+  try {
+    const { level, event, error, message } = JSON.parse(line) as Record<string, unknown>;
+    if (level !== "error") return null;
+    const details = String(error ?? message ?? "").split("\n")[0]!;
+    return details === "" ? String(event) : `${event}: ${details}`;
+  } catch {
+    return null; // cut off by the crash
+  }
+}
 
 export class NodeLog {
   readonly path: string;
@@ -23,9 +39,16 @@ export class NodeLog {
     this.path = path;
   }
 
-  /** The last whole lines, oldest first. */
-  get lastLines(): readonly string[] {
-    return this.#unfinished === "" ? this.#lastLines : [...this.#lastLines, this.#unfinished];
+  /** Another process begins: what the former one said says nothing about this one. */
+  forget(): void {
+    this.#lastLines = [];
+    this.#unfinished = "";
+  }
+
+  /** Why the process ended, by its own last words; null when it said nothing of the kind. */
+  reason(): string | null {
+    const lines = [...this.#lastLines, this.#unfinished];
+    return lines.map(complaintIn).findLast((complaint) => complaint !== null) ?? null;
   }
 
   /** Takes in one of the process's outputs until it ends. */

@@ -7,12 +7,13 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { NodeEntry } from "../../proto/cluster_config.ts";
 import { type ExitReport, SupervisedNode } from "../../roles/supervised_node.ts";
+import { complaintIn } from "../../roles/supervisor_log.ts";
 import { eventually } from "../eventually.ts";
 
 const NODE: NodeEntry = { role: "backend", id: 3, host: "127.0.0.1", port: 10_003, zone: "" };
 /** Stops when its standard input ends, as every node does. */
 const OBEDIENT = `console.log("up"); for await (const _ of Deno.stdin.readable); Deno.exit(0);`;
-const CRASHING = `console.error("no disk\\nno hope"); Deno.exit(7);`;
+const CRASHING = `console.error("one moment\\npenncloud: no disk\\n  at x"); Deno.exit(7);`;
 const STUBBORN = `Deno.addSignalListener("SIGTERM", () => {}); setInterval(() => {}, 1000);`;
 
 interface Fixture {
@@ -65,8 +66,8 @@ Deno.test("a crash is reported with the child's last words, which are also in it
   withNode(CRASHING, async ({ node, exits, logPath }) => {
     node.start();
     await eventually(() => exits.length > 0, "a crash");
-    assert.deepEqual(exits[0]!.lastLines, ["no disk", "no hope"]);
-    assert.match(await Deno.readTextFile(logPath), /no disk\nno hope\n/);
+    assert.equal(exits[0]!.reason, "no disk");
+    assert.match(await Deno.readTextFile(logPath), /one moment\npenncloud: no disk\n/);
   }));
 
 Deno.test("a child that was killed on purpose stays down until it is restarted", () =>
@@ -149,3 +150,17 @@ const fileHas = (path: string, text: string): boolean => {
     return false;
   }
 };
+
+Deno.test("complaintIn() finds the reason of an end in what processes write", () => {
+  assert.equal(
+    complaintIn(`error: Uncaught (in promise) TypeError: Module not found "x.ts".`),
+    `TypeError: Module not found "x.ts".`,
+  );
+  assert.equal(
+    complaintIn(`{"level":"error","event":"fatal","error":"InvariantViolation: I3\\n  at step"}`),
+    "fatal: InvariantViolation: I3",
+  );
+  assert.equal(complaintIn(`{"level":"info","event":"ready"}`), null);
+  assert.equal(complaintIn(`{"level":"error","ev`), null);
+  assert.equal(complaintIn("    at async main.ts:3:1"), null);
+});
