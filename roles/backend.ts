@@ -125,7 +125,7 @@ class Backend {
       tornBytes: wal.tornBytes,
       ms: Math.round(env.monotonicMs() - startedMs),
     });
-    const blobs = new BlobStore({ disk, dir: dataDir });
+    const blobs = await BlobStore.open({ disk, dir: dataDir });
     return new Backend({ context, self, wal, blobs, writer, stores, recovered, openStore });
   }
 
