@@ -6,8 +6,9 @@
  * names: the seeded generator chooses. It can also fail one sync with EIO (`failNextSync`), run full
  * (`capacityBytes`) and crash by itself in the middle of the nth operation (`crashAfter`).
  *
- * Handles opened before a crash reject with `SimCrash` for ever; the disk itself can be used again
- * at once, like a machine that has been switched on again. Operations take a few microtasks, chosen
+ * Handles opened before a crash reject with `SimCrash` for ever. The disk itself can be used again at
+ * once after `crash`, like a machine that is switched on again; after a crash of its own it stays off,
+ * so that what is left of the old life cannot act on the new one, until `crash` is called. Operations take a few microtasks, chosen
  * by the generator, so that those at once overlap in ever different ways.
  */
 import { type Disk, type DiskEntry, type DiskFile, diskFull } from "./disk.ts";
@@ -49,6 +50,7 @@ export class SimDisk implements Disk {
   readonly #random: () => number;
   readonly #folders = new Map<string, Folder>();
   #life = 0;
+  #isOff = false;
   #writeCount = 0;
   #operationsLeft = Infinity;
   #syncFails = false;
@@ -67,7 +69,7 @@ export class SimDisk implements Disk {
     this.#syncFails = true;
   }
 
-  /** Crashes in the middle of the nth operation from now on. */
+  /** Crashes in the middle of the nth operation from now on, and stays off until `crash`. */
   crashAfter(operationCount: number): void {
     this.#operationsLeft = operationCount;
   }
@@ -75,6 +77,7 @@ export class SimDisk implements Disk {
   /** Power loss: all handles become useless and unsynced state is kept or lost by chance. */
   crash(): void {
     this.#life++;
+    this.#isOff = false;
     this.#operationsLeft = Infinity;
     this.#syncFails = false;
     const inodes = new Set<Inode>();
@@ -95,85 +98,92 @@ export class SimDisk implements Disk {
     }
   }
 
-  async open(path: string, { create = false } = {}): Promise<DiskFile> {
-    const life = await this.operation();
-    const { folder, name } = this.#place(path);
-    let inode = folder.live.get(name);
-    if (inode === "directory") throw systemError("EISDIR", path);
-    if (inode === undefined) {
-      if (!create) throw systemError("ENOENT", path);
-      inode = newInode();
-      folder.live.set(name, inode);
-      folder.pending.push([{ name, inode }]);
-    }
-    return new SimFile(this, inode, life, path);
+  open(path: string, { create = false } = {}): Promise<DiskFile> {
+    return this.operation((life) => {
+      const { folder, name } = this.#place(path);
+      let inode = folder.live.get(name);
+      if (inode === "directory") throw systemError("EISDIR", path);
+      if (inode === undefined) {
+        if (!create) throw systemError("ENOENT", path);
+        inode = newInode();
+        folder.live.set(name, inode);
+        folder.pending.push([{ name, inode }]);
+      }
+      return new SimFile(this, inode, life, path);
+    });
   }
 
-  async list(dir: string): Promise<DiskEntry[]> {
-    await this.operation();
-    const folder = this.#folders.get(normal(dir));
-    if (folder === undefined) throw systemError("ENOENT", dir);
-    return [...folder.live]
-      .map(([name, entry]) => ({ name, isDirectory: entry === "directory" }))
-      .sort((a, b) => a.name < b.name ? -1 : 1);
+  list(dir: string): Promise<DiskEntry[]> {
+    return this.operation(() => {
+      const folder = this.#folders.get(normal(dir));
+      if (folder === undefined) throw systemError("ENOENT", dir);
+      return [...folder.live]
+        .map(([name, entry]) => ({ name, isDirectory: entry === "directory" }))
+        .sort((a, b) => a.name < b.name ? -1 : 1);
+    });
   }
 
-  async stat(path: string): Promise<{ bytes: number; isDirectory: boolean } | null> {
-    await this.operation();
-    const { folder, name } = this.#place(path);
-    const entry = folder.live.get(name);
-    if (entry === undefined) return null;
-    if (entry === "directory") return { bytes: 0, isDirectory: true };
-    return { bytes: entry.live.length, isDirectory: false };
+  stat(path: string): Promise<{ bytes: number; isDirectory: boolean } | null> {
+    return this.operation(() => {
+      const { folder, name } = this.#place(path);
+      const entry = folder.live.get(name);
+      if (entry === undefined) return null;
+      if (entry === "directory") return { bytes: 0, isDirectory: true };
+      return { bytes: entry.live.length, isDirectory: false };
+    });
   }
 
-  async rename(from: string, to: string): Promise<void> {
-    await this.operation();
-    const source = this.#place(from), target = this.#place(to);
-    const inode = source.folder.live.get(source.name);
-    if (inode === undefined) throw systemError("ENOENT", from);
-    if (inode === "directory") throw systemError("EISDIR", from);
-    source.folder.live.delete(source.name);
-    target.folder.live.set(target.name, inode);
-    const arrive = { name: target.name, inode };
-    const leave = { name: source.name, inode: null };
-    if (source.folder === target.folder) source.folder.pending.push([arrive, leave]);
-    else {
-      target.folder.pending.push([arrive]);
-      source.folder.pending.push([leave]);
-    }
+  rename(from: string, to: string): Promise<void> {
+    return this.operation(() => {
+      const source = this.#place(from), target = this.#place(to);
+      const inode = source.folder.live.get(source.name);
+      if (inode === undefined) throw systemError("ENOENT", from);
+      if (inode === "directory") throw systemError("EISDIR", from);
+      source.folder.live.delete(source.name);
+      target.folder.live.set(target.name, inode);
+      const arrive = { name: target.name, inode };
+      const leave = { name: source.name, inode: null };
+      if (source.folder === target.folder) source.folder.pending.push([arrive, leave]);
+      else {
+        target.folder.pending.push([arrive]);
+        source.folder.pending.push([leave]);
+      }
+    });
   }
 
-  async remove(path: string): Promise<void> {
-    await this.operation();
-    const { folder, name } = this.#place(path);
-    if (!folder.live.delete(name)) return;
-    folder.pending.push([{ name, inode: null }]);
+  remove(path: string): Promise<void> {
+    return this.operation(() => {
+      const { folder, name } = this.#place(path);
+      if (!folder.live.delete(name)) return;
+      folder.pending.push([{ name, inode: null }]);
+    });
   }
 
   /** Folders are durable at once: losing them is not what these tests are about. */
-  async mkdir(dir: string): Promise<void> {
-    await this.operation();
-    const parts = normal(dir).split("/");
-    for (let i = 1; i <= parts.length; i++) {
-      const path = parts.slice(0, i).join("/");
-      if (this.#folders.has(path)) continue;
-      const { folder, name } = this.#place(path);
-      folder.live.set(name, "directory");
-      folder.durable.set(name, "directory");
-      this.#folders.set(path, newFolder());
-    }
+  mkdir(dir: string): Promise<void> {
+    return this.operation(() => {
+      const parts = normal(dir).split("/");
+      for (let i = 1; i <= parts.length; i++) {
+        const path = parts.slice(0, i).join("/");
+        if (this.#folders.has(path)) continue;
+        const { folder, name } = this.#place(path);
+        folder.live.set(name, "directory");
+        folder.durable.set(name, "directory");
+        this.#folders.set(path, newFolder());
+      }
+    });
   }
 
   async syncDir(dir: string): Promise<void> {
     const folder = this.#folders.get(normal(dir));
     if (folder === undefined) throw systemError("ENOENT", dir);
     const changes = folder.pending.slice();
-    await this.operation();
-    for (const change of changes) {
-      for (const { name, inode } of change) setName(folder.durable, name, inode);
-    }
-    folder.pending.splice(0, changes.length);
+    return await this.operation(() => {
+      // Another sync may have done some of them meanwhile.
+      while (folder.pending.length > 0 && changes.includes(folder.pending[0]!)) {
+        for (const { name, inode } of folder.pending.shift()!) setName(folder.durable, name, inode);
+      }
+    });
   }
 
   freeBytes(): Promise<number | null> {
@@ -212,19 +222,26 @@ export class SimDisk implements Disk {
     folder.durable.set(name, inode);
   }
 
-  /** @ignore Every operation passes here: it counts, takes its time, and may meet a crash. */
-  async operation(life = this.#life): Promise<number> {
+  /**
+   * @ignore Every operation passes here: it counts, takes its time, may meet a crash, and only then
+   * acts, all at once.
+   */
+  async operation<T>(act: (life: number) => T, life = this.#life): Promise<T> {
     this.checkLife(life);
     this.operationCount++;
     const crashesHere = --this.#operationsLeft <= 0;
     for (let turns = Math.floor(this.#random() * 4); turns >= 0; turns--) await null;
-    if (crashesHere && life === this.#life) this.crash();
+    if (crashesHere && life === this.#life) {
+      this.crash();
+      this.#isOff = true;
+    }
     if (life !== this.#life) throw new SimCrash("the machine lost its power");
-    return life;
+    return act(life);
   }
 
   /** @ignore */
   checkLife(life: number): void {
+    if (this.#isOff) throw new SimCrash("the machine is off");
     if (life !== this.#life) throw new SimCrash("the machine has been restarted");
   }
 
@@ -291,11 +308,12 @@ class SimFile implements DiskFile {
     readonly path: string,
   ) {}
 
-  async readAt(offset: number, buffer: Uint8Array): Promise<number> {
-    await this.disk.operation(this.life);
-    const bytes = this.inode.live.view().subarray(offset, offset + buffer.length);
-    buffer.set(bytes);
-    return bytes.length;
+  readAt(offset: number, buffer: Uint8Array): Promise<number> {
+    return this.disk.operation(() => {
+      const bytes = this.inode.live.view().subarray(offset, offset + buffer.length);
+      buffer.set(bytes);
+      return bytes.length;
+    }, this.life);
   }
 
   async writeAt(offset: number, bytes: Uint8Array): Promise<void> {
@@ -306,8 +324,9 @@ class SimFile implements DiskFile {
     const taken = bytes.subarray(0, Math.max(0, bytes.length - missingBytes));
     this.inode.live.write(offset, taken);
     this.#touch(offset, offset + taken.length);
-    await this.disk.operation(this.life);
-    if (missingBytes > 0) throw diskFull(this.path);
+    return await this.disk.operation(() => {
+      if (missingBytes > 0) throw diskFull(this.path);
+    }, this.life);
   }
 
   async sync(): Promise<void> {
@@ -318,26 +337,29 @@ class SimFile implements DiskFile {
       const start = sector * SECTOR_BYTES;
       return { sector, writeNumber, bytes: live.view().slice(start, start + SECTOR_BYTES) };
     });
-    await this.disk.operation(this.life);
-    const fails = this.disk.takeSyncFailure();
-    if (!fails) durable.resize(length);
-    for (const { sector, writeNumber, bytes } of covered) {
-      // After a failed sync, Linux marks the pages clean although they were not written.
-      if (!fails) durable.write(sector * SECTOR_BYTES, bytes);
-      if (dirty.get(sector) === writeNumber) dirty.delete(sector);
-    }
-    if (fails) throw systemError("EIO", this.path);
+    return await this.disk.operation(() => {
+      const fails = this.disk.takeSyncFailure();
+      if (!fails) durable.resize(length);
+      for (const { sector, writeNumber, bytes } of covered) {
+        // After a failed sync, Linux marks the pages clean although they were not written.
+        if (!fails) durable.write(sector * SECTOR_BYTES, bytes);
+        if (dirty.get(sector) === writeNumber) dirty.delete(sector);
+      }
+      if (fails) throw systemError("EIO", this.path);
+    }, this.life);
   }
 
-  async truncate(bytes: number): Promise<void> {
-    await this.disk.operation(this.life);
-    this.#touch(Math.min(bytes, this.inode.live.length), this.inode.live.length);
-    this.inode.live.resize(bytes);
+  truncate(bytes: number): Promise<void> {
+    return this.disk.operation(() => {
+      this.#touch(Math.min(bytes, this.inode.live.length), this.inode.live.length);
+      this.inode.live.resize(bytes);
+    }, this.life);
   }
 
-  async size(): Promise<number> {
-    await this.disk.operation(this.life);
-    return this.inode.live.length;
+  size(): Promise<number> {
+    return this.disk.operation(() => {
+      return this.inode.live.length;
+    }, this.life);
   }
 
   close(): Promise<void> {
