@@ -5,11 +5,12 @@
 import { type Context, Hono } from "hono";
 import { InvariantViolation } from "../kv/invariant.ts";
 import { Assets } from "./assets.ts";
-import type { AppContext } from "./context.ts";
+import type { FullContext } from "./context.ts";
 import { ApiError, internalError, toApiError } from "./errors.ts";
 import { respondErrorPage } from "./pages/respond_error.tsx";
 import { accountPageRoutes } from "./routes/account_page.tsx";
 import { accountRoutes } from "./routes/accounts.ts";
+import { mailRoutes } from "./routes/mail.ts";
 import { pageRoutes } from "./routes/pages.tsx";
 import { staticRoutes } from "./routes/static.ts";
 import { sameOriginOnly, securityHeaders } from "./security.ts";
@@ -20,7 +21,7 @@ export interface AppOptions {
   readonly assets?: Assets;
 }
 
-export function createApp(context: AppContext, options: AppOptions = {}): Hono<WebEnv> {
+export function createApp(context: FullContext, options: AppOptions = {}): Hono<WebEnv> {
   const { assets = Assets.none } = options;
   const app = new Hono<WebEnv>();
   app.use(securityHeaders(context));
@@ -28,6 +29,7 @@ export function createApp(context: AppContext, options: AppOptions = {}): Hono<W
 
   app.route("/", staticRoutes(assets));
   app.route("/api/v1", accountRoutes(context));
+  app.route("/api/v1/mail", mailRoutes(context));
   app.route("/", accountPageRoutes(context, assets));
   app.route("/", pageRoutes(context, assets));
 

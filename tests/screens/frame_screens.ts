@@ -1,0 +1,44 @@
+/** The pages of the frame: before the door, home, account, errors, and every component at once. */
+import type { Screen } from "./screen.ts";
+
+export const frameScreens: readonly Screen[] = [
+  { name: "login", path: "/login" },
+  {
+    name: "login-wrong",
+    path: "/login",
+    prepare: async (page) => {
+      await page.fill("#field-username", "alice");
+      await page.fill("#field-password", "not my password");
+      await page.click("button[type=submit]");
+      await page.waitForSelector(".field__error");
+    },
+  },
+  { name: "signup", path: "/signup" },
+  {
+    name: "signup-taken",
+    path: "/signup",
+    prepare: async (page) => {
+      await page.fill("#field-username", "bob");
+      await page.fill("#field-password", "a sparrow on the fence");
+      await page.click("button[type=submit]");
+      await page.waitForSelector(".field__error");
+    },
+  },
+  { name: "home", path: "/", user: "alice" },
+  { name: "home-admin", path: "/", user: "admin" },
+  { name: "account", path: "/account", user: "alice" },
+  {
+    name: "account-app-password",
+    path: "/account",
+    user: "zoe",
+    prepare: async (page) => {
+      await page.fill("#field-label", "Thunderbird on the laptop");
+      await page.click("#app-passwords .form--row button");
+      await page.waitForSelector(".secret");
+      await page.locator("#app-passwords").scrollIntoViewIfNeeded();
+    },
+  },
+  { name: "not-found", path: "/no/such/page", user: "alice" },
+  { name: "store-away", path: "/account", user: "alice", storeAway: true },
+  { name: "styleguide", path: "/styleguide", user: "alice" },
+];
