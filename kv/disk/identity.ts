@@ -1,67 +1,98 @@
 /**
- * Who a data folder is: which cluster's, which store, and which life of it this process is.
+ * Whose data folder this is, and that it is in use by one process only.
  *
- *     LOCK       held exclusively by the one process that uses the folder, for as long as it lives
- *     IDENTITY   JSON; replaced by a new file that is synced before it takes the name
- *
- * The boot counter is raised, durably, after the lock is held. So a process with a higher number
- * proves that all lower ones have ended.
+ * `LOCK` is held exclusively for the life of the process. `IDENTITY` is JSON: the cluster, the store's
+ * own id, given when the folder was formatted, and how often the store has been started. The count is
+ * raised, durably, before anything else happens, so that no two lives share an incarnation and a
+ * message to a former life is told apart.
  */
+import { crc32 } from "node:zlib";
 import { z } from "zod";
-import { type Incarnation, incarnation, StoreId, storeId } from "../../proto/ids.ts";
+import { Incarnation, incarnation, StoreId, storeId } from "../../proto/ids.ts";
+import { CorruptionError } from "../errors.ts";
+import { type Disk, RealDisk } from "./disk.ts";
 
-const Identity = z.object({
-  clusterId: z.string(),
+const BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id";
+
+const StoredIdentity = z.strictObject({
+  clusterId: z.string().min(1),
   storeId: StoreId,
-  bootCount: z.int().nonnegative(),
-  /** The kernel's boot id at the last start: a change means power loss or a restart of the host. */
+  bootCount: Incarnation,
   kernelBootId: z.string(),
+  /** CRC-32 of the JSON of all the above: a bootCount that fell by a flipped bit would be unsafe. */
+  crc: z.int(),
 });
 
-export interface DataFolder {
-  readonly identity: {
-    readonly clusterId: string;
-    readonly storeId: StoreId;
-    readonly bootCount: Incarnation;
-    readonly kernelBootId: string;
-  };
-  /** The host itself was restarted since the last life of this store. */
-  readonly hostRestarted: boolean;
-  close(): Promise<void>;
+export interface StoreIdentity {
+  readonly clusterId: string;
+  readonly storeId: StoreId;
+  /** This life of the store: 1 for the first. */
+  readonly bootCount: Incarnation;
+  /** Changes when the operating system starts anew; "" where it does not say. */
+  readonly kernelBootId: string;
 }
 
-/** @throws when another process uses the folder, or it belongs to another cluster */
-export async function openDataFolder(
-  options: { dir: string; clusterId: string },
-): Promise<DataFolder> {
+export interface DataFolder {
+  readonly identity: StoreIdentity;
+  /** Whether the folder was formatted just now. */
+  readonly isNew: boolean;
+  /** Whether the machine, and not only the process, was restarted: unsynced writes may be lost. */
+  readonly kernelRestarted: boolean;
+  /** Gives the lock back. */
+  close(): void;
+}
+
+/** The folder cannot be used; the message tells the operator what to do. */
+export class DataFolderError extends Error {
+  override readonly name = "DataFolderError";
+}
+
+export interface OpenDataFolderOptions {
+  readonly dir: string;
+  readonly clusterId: string;
+  /** For tests; default: what the operating system says. */
+  readonly kernelBootId?: string;
+}
+
+/**
+ * Locks the folder, formats it when it is new, checks that it belongs to the cluster, and counts this
+ * start.
+ *
+ * @throws {DataFolderError} it is in use, or another cluster's
+ * @throws {CorruptionError} its identity cannot be read
+ */
+export async function openDataFolder(options: OpenDataFolderOptions): Promise<DataFolder> {
   const { dir, clusterId } = options;
-  await Deno.mkdir(dir, { recursive: true });
-  const lock = await Deno.open(`${dir}/LOCK`, { create: true, write: true });
+  const disk = new RealDisk();
+  await disk.mkdir(dir);
+  const lock = takeLock(dir);
   try {
-    if (!await lock.tryLock(true)) {
-      throw new Error(`Cannot use ${dir}: another process of PennCloud is using it`);
-    }
-    const before = await readIdentity(dir);
-    if (before !== null && before.clusterId !== clusterId) {
-      throw new Error(
-        `Cannot use ${dir}: it belongs to cluster ${before.clusterId}, not to ${clusterId}`,
+    const former = await readIdentity(disk, dir);
+    if (former === null && await holdsData(disk, dir)) {
+      throw new CorruptionError(
+        "Cannot use the data folder: it holds data but no identity",
+        identityPath(dir),
+        0,
       );
     }
-    const kernelBootId = await readKernelBootId();
-    const identity = {
+    if (former !== null && former.clusterId !== clusterId) {
+      throw new DataFolderError(
+        `Cannot use data folder "${dir}": it belongs to cluster "${former.clusterId}", not to ` +
+          `"${clusterId}"`,
+      );
+    }
+    const identity: StoreIdentity = {
       clusterId,
-      storeId: before?.storeId ?? storeId(crypto.randomUUID()),
-      bootCount: (before?.bootCount ?? 0) + 1,
-      kernelBootId,
+      storeId: former?.storeId ?? storeId(crypto.randomUUID()),
+      bootCount: incarnation((former?.bootCount ?? 0) + 1),
+      kernelBootId: options.kernelBootId ?? await readKernelBootId(),
     };
-    await writeIdentity(dir, JSON.stringify(identity));
+    await writeIdentity(disk, dir, identity);
     return {
-      identity: { ...identity, bootCount: incarnation(identity.bootCount) },
-      hostRestarted: before !== null && before.kernelBootId !== kernelBootId,
-      close: () => {
-        lock.close();
-        return Promise.resolve();
-      },
+      identity,
+      isNew: former === null,
+      kernelRestarted: former !== null && former.kernelBootId !== identity.kernelBootId,
+      close: () => lock.close(),
     };
   } catch (error) {
     lock.close();
@@ -69,48 +100,63 @@ export async function openDataFolder(
   }
 }
 
-async function readIdentity(dir: string): Promise<z.infer<typeof Identity> | null> {
-  const path = `${dir}/IDENTITY`;
-  let text: string;
-  try {
-    text = await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw error;
-  }
-  try {
-    return Identity.parse(JSON.parse(text));
-  } catch (cause) {
-    // Without its number a store could be taken for an earlier life of itself.
-    throw new Error(`Cannot use ${dir}: ${path} is damaged; restore it or replace the folder`, {
-      cause,
-    });
-  }
+const identityPath = (dir: string) => `${dir}/IDENTITY`;
+
+function takeLock(dir: string): Deno.FsFile {
+  const file = Deno.openSync(`${dir}/LOCK`, { create: true, write: true, mode: 0o600 });
+  if (file.tryLockSync(true)) return file;
+  file.close();
+  throw new DataFolderError(`Cannot use data folder "${dir}": another process is using it`);
 }
 
-async function writeIdentity(dir: string, text: string): Promise<void> {
-  const path = `${dir}/IDENTITY.new`;
-  const file = await Deno.open(path, { create: true, write: true, truncate: true });
+async function readIdentity(disk: Disk, dir: string): Promise<StoreIdentity | null> {
+  const path = identityPath(dir);
+  if (await disk.stat(path) === null) return null;
+  const text = await Deno.readTextFile(path);
+  let content: unknown;
   try {
-    const bytes = new TextEncoder().encode(text);
-    for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
+    content = JSON.parse(text);
+  } catch {
+    throw new CorruptionError("Cannot use the data folder: its identity is not JSON", path, 0);
+  }
+  const parsed = StoredIdentity.safeParse(content);
+  if (parsed.success) {
+    const { crc, ...identity } = parsed.data;
+    if (crc === crcOf(identity)) return identity;
+  }
+  throw new CorruptionError("Cannot use the data folder: its identity is damaged", path, 0);
+}
+
+function crcOf({ clusterId, storeId, bootCount, kernelBootId }: StoreIdentity): number {
+  return crc32(JSON.stringify([clusterId, storeId, bootCount, kernelBootId]));
+}
+
+/** A lost identity must not be replaced by a fresh one: the store would pose as an empty one. */
+async function holdsData(disk: Disk, dir: string): Promise<boolean> {
+  const entries = await disk.list(dir);
+  return entries.some(({ name }) => name === "wal" || name === "groups" || name === "blobs");
+}
+
+async function writeIdentity(disk: Disk, dir: string, identity: StoreIdentity): Promise<void> {
+  const path = identityPath(dir);
+  const content = { ...identity, crc: crcOf(identity) };
+  const bytes = new TextEncoder().encode(`${JSON.stringify(content, null, 2)}\n`);
+  await disk.remove(`${path}.new`);
+  const file = await disk.open(`${path}.new`, { create: true });
+  try {
+    await file.writeAt(0, bytes);
     await file.sync();
   } finally {
-    file.close();
+    await file.close();
   }
-  await Deno.rename(path, `${dir}/IDENTITY`);
-  const folder = await Deno.open(dir);
-  try {
-    await folder.sync();
-  } finally {
-    folder.close();
-  }
+  await disk.rename(`${path}.new`, path);
+  await disk.syncDir(dir);
 }
 
 async function readKernelBootId(): Promise<string> {
   try {
-    return (await Deno.readTextFile("/proc/sys/kernel/random/boot_id")).trim();
+    return (await Deno.readTextFile(BOOT_ID_FILE)).trim();
   } catch {
-    return "unknown";
+    return "";
   }
 }
