@@ -47,6 +47,8 @@ export interface FullMessage extends PlacedEntry {
   readonly recipients?: readonly RecipientReport[];
 }
 
+const TRACE_BYTES_MAX = 4096;
+
 export class Mail {
   readonly drafts: Drafts;
   readonly attachments: Attachments;
@@ -62,7 +64,15 @@ export class Mail {
     const bodies = new BodyStore(kv), outbox = new Outbox({ kv, env, bodies });
     const attachments = new Attachments({ kv, env, bodies, maxBytes });
     const drafts = new Drafts({ kv, env, attachments, mailDomain });
-    const acceptance = new Acceptance({ kv, env, bodies, outbox, mailDomain, maxBytes });
+    // Servers that pass a message on add a few lines to it; those do not count.
+    const acceptance = new Acceptance({
+      kv,
+      env,
+      bodies,
+      outbox,
+      mailDomain,
+      maxBytes: maxBytes + TRACE_BYTES_MAX,
+    });
     const worker = new OutboxWorker({
       kv,
       env,
