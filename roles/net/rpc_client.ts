@@ -1,8 +1,9 @@
 /** Makes a connection to another node: TCP, then the handshake. Keeping one alive is rpc_peer.ts. */
 import { HelloError } from "../../proto/hello.ts";
 import { closeQuietly, greetServer } from "./handshake.ts";
-import { RpcConnection, type RpcErrorListener, type RpcLimits } from "./rpc_connection.ts";
+import { RpcConnection, type RpcErrorListener } from "./rpc_connection.ts";
 import { RpcError } from "./rpc_error.ts";
+import type { RpcLimits } from "./rpc_limits.ts";
 import { handshakeOptions } from "./rpc_server.ts";
 import { NO_SERVICES, type RpcServices } from "./rpc_service.ts";
 

@@ -7,16 +7,10 @@
  * time and are answered in the order in which they finish; they start in the order of arrival.
  *
  * Not here: making connections (rpc_server.ts, rpc_peer.ts), and doing anything twice. Start at
- * {@link RpcConnection.call} for the one side and `#serve` for the other. proto/rpc.ts draws the
+ * {@link RpcConnection.call} for the one side and served_requests.ts for the other. proto/rpc.ts draws the
  * messages.
  */
-import {
-  encodeLine,
-  FRAME_LIMITS,
-  type FrameDecoder,
-  FrameError,
-  type FrameLimits,
-} from "../../proto/codec.ts";
+import { encodeLine, type FrameDecoder, FrameError } from "../../proto/codec.ts";
 import {
   type CallName,
   type Conversation,
@@ -29,39 +23,17 @@ import { FrameWriter } from "./frame_writer.ts";
 import { closeQuietly } from "./handshake.ts";
 import { unwatchLiveness, watchLiveness } from "./liveness.ts";
 import { type PendingCall, PendingCalls } from "./pending_calls.ts";
-import { errorFromWire, errorToWire, RpcError } from "./rpc_error.ts";
-import { type BoundMethod, isAnswerWithPayload, type RpcServices } from "./rpc_service.ts";
-
-export interface RpcLimits {
-  readonly frame: FrameLimits;
-  /** Requests of the peer that run at once, and the bytes of their payloads. Then we stop reading. */
-  readonly servedMax: number;
-  readonly servedPayloadBytesMax: number;
-  /** Own calls that wait for an answer. Then calls fail with `busy`. */
-  readonly pendingMax: number;
-  /** Bytes that wait for the socket. Then calls fail with `busy` and notices are dropped. */
-  readonly queuedBytesMax: number;
-  /** Answers that the peer does not take: above the first we stop reading, above the other we close. */
-  readonly answerBytesPause: number;
-  readonly answerBytesMax: number;
-  /** With calls pending and nothing heard for so long: ask, and in the end give up. */
-  readonly pingAfterMs: number;
-  readonly deadAfterMs: number;
-}
-
-const MIB = 1024 * 1024;
-
-export const RPC_LIMITS: RpcLimits = {
-  frame: FRAME_LIMITS,
-  servedMax: 1024,
-  servedPayloadBytesMax: 64 * MIB,
-  pendingMax: 16 * 1024,
-  queuedBytesMax: 32 * MIB,
-  answerBytesPause: 8 * MIB,
-  answerBytesMax: 256 * MIB,
-  pingAfterMs: 3_000,
-  deadAfterMs: 10_000,
-};
+import { errorFromWire, RpcError } from "./rpc_error.ts";
+import {
+  byteCount,
+  describeExcess,
+  type Payload,
+  RPC_LIMITS,
+  type RpcLimits,
+  toParts,
+} from "./rpc_limits.ts";
+import type { RpcServices } from "./rpc_service.ts";
+import { describeIssue, type IncomingRequest, ServedRequests } from "./served_requests.ts";
 
 export const CALL_TIMEOUT_MS = 5_000;
 
@@ -87,27 +59,23 @@ export interface RpcConnectionOptions {
   readonly onError: RpcErrorListener;
 }
 
-export type Payload = Uint8Array | readonly Uint8Array[];
-
 const READ_BYTES = 64 * 1024;
 const LINGER_MS = 1_000;
-const NO_PARTS: readonly Uint8Array[] = [];
 
 export class RpcConnection {
   /** The other end's name, from the handshake. */
   readonly peer: string;
   /** Resolves when the connection has ended, whatever the reason. */
   readonly closed: Promise<void>;
-  /** Notices that were not sent because the queue was full. */
+  /** Notices lost because a queue was full: ours on the way out, or the peer's on the way in. */
   droppedNotices = 0;
   readonly #options: RpcConnectionOptions;
   readonly #limits: RpcLimits;
   readonly #conn: Deno.TcpConn;
   readonly #writer: FrameWriter;
   readonly #pending: PendingCalls;
+  readonly #served: ServedRequests;
   #lastId = 0;
-  #served = 0;
-  #servedPayloadBytes = 0;
   #receivedMs = performance.now();
   #pinged = false;
   /** Set once no more messages are taken; `#ended` once the socket is closed too. */
@@ -129,6 +97,14 @@ export class RpcConnection {
       onDrained: () => this.#maybeResume(),
     });
     this.#pending = new PendingCalls((call) => this.#failTimedOut(call));
+    this.#served = new ServedRequests({
+      services: options.services,
+      limits: this.#limits,
+      connection: this,
+      onError: options.onError,
+      sendAnswer: (line, parts) => this.#sendAnswer(line, parts),
+      onSettled: () => this.#maybeResume(),
+    });
     this.#conn.setNoDelay(true);
     this.#conn.setKeepAlive(true);
     watchLiveness(this);
@@ -147,7 +123,7 @@ export class RpcConnection {
 
   /** Requests of the peer that are being handled. */
   get servedCount(): number {
-    return this.#served;
+    return this.#served.count;
   }
 
   get isClosed(): boolean {
@@ -192,7 +168,7 @@ export class RpcConnection {
     const line = encodeLine(
       bytes === 0 ? { id, m: name, b: body } : { id, m: name, b: body, bytes },
     );
-    const excess = this.#excess(line, bytes);
+    const excess = describeExcess(this.#limits.frame, { line, payloadBytes: bytes });
     if (excess !== null) return unsent("too_large", excess);
     const reply = conversation[name]!.reply!;
     return new Promise((resolve, reject) => {
@@ -226,9 +202,8 @@ export class RpcConnection {
     if (this.#closeReason !== null) return;
     const parts = toParts(payload), bytes = byteCount(parts);
     const line = encodeLine(bytes === 0 ? { m: name, b: body } : { m: name, b: body, bytes });
-    if (
-      this.#writer.queuedBytes > this.#limits.queuedBytesMax || this.#excess(line, bytes) !== null
-    ) {
+    const excess = describeExcess(this.#limits.frame, { line, payloadBytes: bytes });
+    if (this.#writer.queuedBytes > this.#limits.queuedBytesMax || excess !== null) {
       this.droppedNotices++;
       return;
     }
@@ -294,9 +269,9 @@ export class RpcConnection {
     const message = readEnvelope(line);
     switch (message.kind) {
       case "request":
-        return this.#serve(message.id, message.method, message.body, payload);
+        return this.#serve({ id: message.id, name: message.method, body: message.body, payload });
       case "notice":
-        return this.#serve(null, message.method, message.body, payload);
+        return this.#serve({ id: null, name: message.method, body: message.body, payload });
       case "reply": {
         const call = this.#pending.take(message.re);
         // Absent when the call timed out: the answer comes too late for anybody.
@@ -324,85 +299,16 @@ export class RpcConnection {
     );
   }
 
-  #serve(id: number | null, name: string, body: unknown, payload: Uint8Array): void {
-    const bound = this.#options.services.get(name);
-    if (bound === undefined || (id === null) !== (bound.method.reply === null)) {
-      const message = `Cannot answer "${name}": this node has no such method`;
-      if (id !== null) this.#answerError(id, name, new RpcError("unknown_method", message));
-      throw new FrameError("bad_message", message);
-    }
-    // Only reached while we wait for the peer ourselves and so must not stop reading: two nodes
-    // that both stopped would wait for each other.
-    if (this.#overLimit()) {
-      if (id === null) this.droppedNotices++;
-      else {this.#answerError(
-          id,
-          name,
-          new RpcError("busy", `Cannot take on ${name}: too much to do`),
-        );}
-      return;
-    }
-    const parsed = bound.method.request.safeParse(body);
-    if (!parsed.success) {
-      const message = `Cannot read ${name}: ${describeIssue(parsed.error)}`;
-      return this.#answerError(id, name, new RpcError("invalid_request", message));
-    }
-    this.#run(id, name, bound, parsed.data, payload);
+  #serve(request: IncomingRequest): void {
+    // Over the limit only while we wait for the peer ourselves and so must not stop reading: two
+    // nodes that both stopped would wait for each other.
+    if (!this.#overLimit()) this.#served.begin(request);
+    else if (request.id === null) this.droppedNotices++;
+    else this.#served.refuse(request);
   }
 
-  #run(
-    id: number | null,
-    name: string,
-    bound: BoundMethod,
-    body: unknown,
-    payload: Uint8Array,
-  ): void {
-    const bytes = payload.length;
-    this.#served++;
-    this.#servedPayloadBytes += bytes;
-    const settle = (failed: boolean, result: unknown): void => {
-      this.#served--;
-      this.#servedPayloadBytes -= bytes;
-      if (failed) this.#answerError(id, name, result);
-      else if (id !== null) this.#answer(id, name, result);
-      this.#maybeResume();
-    };
-    let result: unknown;
-    try {
-      result = bound.handle(body, payload, this);
-    } catch (error) {
-      return settle(true, error);
-    }
-    if (result instanceof Promise) {
-      result.then((answer) => settle(false, answer), (error) => settle(true, error));
-    } else {
-      settle(false, result);
-    }
-  }
-
-  #answer(re: number, name: string, result: unknown): void {
+  #sendAnswer(line: string, parts: readonly Uint8Array[]): void {
     if (this.#closeReason !== null) return;
-    const withPayload = isAnswerWithPayload(result);
-    const b = withPayload ? result.body : result;
-    const parts = withPayload ? toParts(result.payload) : NO_PARTS, bytes = byteCount(parts);
-    const line = encodeLine(bytes === 0 ? { re, b } : { re, b, bytes });
-    const excess = this.#excess(line, bytes);
-    if (excess !== null) {
-      return this.#answerError(re, name, new Error(`Cannot send the answer to ${name}: ${excess}`));
-    }
-    this.#addAnswer(line, parts);
-  }
-
-  #answerError(re: number | null, name: string, error: unknown): void {
-    const { expected, ...wireError } = errorToWire(error);
-    // A notice has nobody to tell, so even an expected error goes to the listener.
-    if (!expected || re === null) this.#options.onError(error, { peer: this.peer, method: name });
-    if (re !== null && this.#closeReason === null) {
-      this.#addAnswer(encodeLine({ re, error: wireError }), NO_PARTS);
-    }
-  }
-
-  #addAnswer(line: string, parts: readonly Uint8Array[]): void {
     this.#writer.add(line, parts);
     if (this.#writer.queuedBytes > this.#limits.answerBytesMax) {
       this.#end(`the other end left ${this.#writer.queuedBytes} bytes of answers unread`);
@@ -410,9 +316,7 @@ export class RpcConnection {
   }
 
   #overLimit(): boolean {
-    return this.#served >= this.#limits.servedMax ||
-      this.#servedPayloadBytes >= this.#limits.servedPayloadBytesMax ||
-      this.#writer.queuedBytes >= this.#limits.answerBytesPause;
+    return this.#served.atLimit || this.#writer.queuedBytes >= this.#limits.answerBytesPause;
   }
 
   #mustPause(): boolean {
@@ -428,19 +332,6 @@ export class RpcConnection {
     const resume = this.#resumeReading;
     this.#resumeReading = null;
     resume();
-  }
-
-  /** What makes a message too large for the protocol, or null when it fits. */
-  #excess(line: string, payloadBytes: number): string | null {
-    const { lineBytesMax, payloadBytesMax } = this.#limits.frame;
-    if (payloadBytes > payloadBytesMax) {
-      return `${payloadBytes} bytes of payload are over the limit of ${payloadBytesMax}`;
-    }
-    // Exact only where it could matter: UTF-8 needs at most three bytes per UTF-16 unit.
-    if (line.length * 3 <= lineBytesMax) return null;
-    const lineBytes = new TextEncoder().encode(line).length - 1;
-    if (lineBytes <= lineBytesMax) return null;
-    return `${lineBytes} bytes of JSON are over the limit of ${lineBytesMax}`;
   }
 
   #failTimedOut(call: PendingCall): void {
@@ -491,24 +382,6 @@ export class RpcConnection {
     closeQuietly(this.#conn);
     this.#resolveClosed();
   }
-}
-
-function toParts(payload: Payload | undefined): readonly Uint8Array[] {
-  if (payload === undefined) return NO_PARTS;
-  return payload instanceof Uint8Array ? [payload] : payload;
-}
-
-function byteCount(parts: readonly Uint8Array[]): number {
-  let bytes = 0;
-  for (const part of parts) bytes += part.length;
-  return bytes;
-}
-
-function describeIssue(
-  error: { readonly issues: readonly { readonly path: PropertyKey[]; readonly message: string }[] },
-): string {
-  const issue = error.issues[0]!;
-  return `${issue.path.length === 0 ? "body" : issue.path.map(String).join(".")}: ${issue.message}`;
 }
 
 function messageOf(error: unknown): string {

@@ -8,9 +8,9 @@
  */
 import type { CallName, Conversation, NoticeName, ReplyOf, RequestOf } from "../../proto/rpc.ts";
 import { connectRpc, type RpcClientOptions } from "./rpc_client.ts";
-import type { CallOptions, Payload, RpcConnection } from "./rpc_connection.ts";
-import { CALL_TIMEOUT_MS } from "./rpc_connection.ts";
+import { CALL_TIMEOUT_MS, type CallOptions, type RpcConnection } from "./rpc_connection.ts";
 import { RpcError } from "./rpc_error.ts";
+import type { Payload } from "./rpc_limits.ts";
 
 export interface RpcPeerOptions extends RpcClientOptions {
   readonly backoffMsMin?: number;

@@ -6,12 +6,8 @@
  */
 import { encodeFrame } from "../../proto/codec.ts";
 import { closeQuietly, type HandshakeOptions, welcomeClient } from "./handshake.ts";
-import {
-  RPC_LIMITS,
-  RpcConnection,
-  type RpcErrorListener,
-  type RpcLimits,
-} from "./rpc_connection.ts";
+import { RpcConnection, type RpcErrorListener } from "./rpc_connection.ts";
+import { RPC_LIMITS, type RpcLimits } from "./rpc_limits.ts";
 import type { RpcServices } from "./rpc_service.ts";
 
 export interface RpcServerOptions {

@@ -13,7 +13,7 @@ export const CHAT = {
   echo: method(z.object({ words: z.string() }), z.object({ words: z.string() })),
   /** Answers when the test lets it: see `Pair.held`. */
   hold: method(z.object({}), z.object({})),
-  fail: method(z.object({ how: z.enum(["kv", "details", "bug", "rpc"]) }), z.object({})),
+  fail: method(z.object({ how: z.enum(["kv", "details", "bug", "rpc", "loop"]) }), z.object({})),
   /** Answers what its own schema does not allow. */
   lie: method(z.object({}), z.object({ truth: z.literal(true) })),
   note: oneWay(z.object({ words: z.string() })),
@@ -40,6 +40,11 @@ export function openPair(options: Partial<RpcServerOptions> = {}): Pair {
     fail({ how }) {
       if (how === "kv") throw new KvError("row_too_large", "Cannot grow the row");
       if (how === "rpc") throw new RpcError("own_code", "No such luck", { details: { luck: 0 } });
+      if (how === "loop") {
+        const loop: Record<string, unknown> = {};
+        loop.loop = loop;
+        return loop as never; // what JSON cannot say
+      }
       if (how === "bug") throw new TypeError("undefined is not a function");
       throw Object.assign(new KvError("not_primary", "Ask another"), { details: { hint: 3 } });
     },

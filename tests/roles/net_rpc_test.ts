@@ -86,6 +86,7 @@ Deno.test("an RpcError keeps its code; any other error is internal, and the serv
   assert.ok(bug instanceof RpcError);
   assert.deepEqual([bug.code, bug.sent], ["internal", true]);
   assert.ok(pair.serverErrors[0] instanceof TypeError);
+  await assert.rejects(connection.call(CHAT, "fail", { how: "loop" }), /circular/);
   assert.equal((await connection.call(CHAT, "echo", { words: "alive" })).body.words, "alive");
 });
 
