@@ -50,13 +50,17 @@ export async function startDevServer(options: DevServerOptions = {}): Promise<De
   prepared = true;
   context.mail.worker.start();
 
-  const app = createApp(context, { assets: await Assets.load(assetsFolder()) });
+  const app = createApp(context, { assets: await Assets.load(assetsFolder()), styleguide: true });
   const server = Deno.serve(
     { hostname: "127.0.0.1", port: options.port ?? 0, onListen: () => {} },
-    (request, info) => {
+    async (request, info) => {
       const { pathname } = new URL(request.url);
-      if (pathname === "/readyz" || pathname === "/livez") return Response.json({ ready: true });
-      return app.fetch(request, { clientAddress: info.remoteAddr.hostname });
+      if (pathname === "/livez") return Response.json({ live: true });
+      if (pathname === "/readyz") {
+        const ready = await kv.get("=users", "admin").then(() => true, () => false);
+        return Response.json({ ready }, { status: ready ? 200 : 503 });
+      }
+      return await app.fetch(request, { clientAddress: info.remoteAddr.hostname });
     },
   );
   return {

@@ -8,6 +8,7 @@ import { Assets } from "./assets.ts";
 import type { FullContext } from "./context.ts";
 import { ApiError, internalError, toApiError } from "./errors.ts";
 import { respondErrorPage } from "./pages/respond_error.tsx";
+import { respondStyleguide } from "./pages/respond_styleguide.tsx";
 import { accountPageRoutes } from "./routes/account_page.tsx";
 import { accountRoutes } from "./routes/accounts.ts";
 import { mailRoutes } from "./routes/mail.ts";
@@ -19,10 +20,12 @@ import type { WebEnv } from "./session.ts";
 export interface AppOptions {
   /** The built scripts and styles; without them pages are plain. */
   readonly assets?: Assets;
+  /** Also serves `/styleguide`, every component at once. */
+  readonly styleguide?: boolean;
 }
 
 export function createApp(context: FullContext, options: AppOptions = {}): Hono<WebEnv> {
-  const { assets = Assets.none } = options;
+  const { assets = Assets.none, styleguide = false } = options;
   const app = new Hono<WebEnv>();
   app.use(securityHeaders(context));
   app.use(sameOriginOnly());
@@ -32,6 +35,10 @@ export function createApp(context: FullContext, options: AppOptions = {}): Hono<
   app.route("/api/v1/mail", mailRoutes(context));
   app.route("/", accountPageRoutes(context, assets));
   app.route("/", pageRoutes(context, assets));
+
+  if (styleguide) {
+    app.get("/styleguide", (c) => respondStyleguide(c, assets));
+  }
 
   const answer = (c: Context, error: ApiError) =>
     isProgram(c)

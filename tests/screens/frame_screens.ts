@@ -40,5 +40,5 @@ export const frameScreens: readonly Screen[] = [
   },
   { name: "not-found", path: "/no/such/page", user: "alice" },
   { name: "store-away", path: "/account", user: "alice", storeAway: true },
-  { name: "styleguide", path: "/styleguide", user: "alice" },
+  { name: "styleguide", path: "/styleguide", user: "alice", whole: true },
 ];

@@ -7,7 +7,7 @@ import { type Context, Hono } from "hono";
 import type { JSX } from "preact";
 import { AccountError } from "../../apps/accounts/account_error.ts";
 import type { Assets } from "../assets.ts";
-import type { AppContext } from "../context.ts";
+import type { FullContext } from "../context.ts";
 import { ApiError, toApiError } from "../errors.ts";
 import { respondPage } from "../pages/document.tsx";
 import { type GateForm, LoginPage, SignupClosedPage, SignupPage } from "../pages/gate.tsx";
@@ -26,7 +26,7 @@ import type { AppName } from "../ui/boot.ts";
 import { SkeletonRows } from "../ui/components/skeleton.tsx";
 import { AppShell } from "../ui/shell.tsx";
 
-export function pageRoutes(context: AppContext, assets: Assets): Hono<WebEnv> {
+export function pageRoutes(context: FullContext, assets: Assets): Hono<WebEnv> {
   const { accounts, config } = context;
   const routes = new Hono<WebEnv>();
   const signupOpen = config.web.signup === "open";
@@ -110,7 +110,13 @@ export function pageRoutes(context: AppContext, assets: Assets): Hono<WebEnv> {
   routes.get("/", async (c) => {
     const user = await findUser(context, c);
     if (user === null) return c.redirect("/login", 303);
-    return respondPage(c, { assets, title: "PennCloud", body: <HomePage user={user} /> });
+    const [folders, usage] = await Promise.all([
+      context.mail.folders(user.username),
+      context.drive.usage(user.username),
+    ]);
+    const unread = folders.find((folder) => folder.role === "inbox")?.unread ?? 0;
+    const body = <HomePage user={user} unread={unread} usedBytes={usage.used} />;
+    return respondPage(c, { assets, title: "PennCloud", body });
   });
 
   const application = (app: AppName, title: string) => async (c: Context<WebEnv>) => {
