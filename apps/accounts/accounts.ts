@@ -329,6 +329,7 @@ export class Accounts {
     const found = isUsername(username) ? await this.#read(username) : null;
     const hash = found?.record.passwordHash ?? null;
     if (!await this.#hasher.verify(options.password, hash) || found === null) {
+      await attempt.failed();
       throw new AccountError("wrong_credentials", "User name or password is not right.");
     }
     await attempt.succeeded();

@@ -2,31 +2,44 @@
  * How often somebody may guess. Attempts are counted in the store, so that all frontends and the
  * mail role count together, per user name and per client address, in windows of five minutes.
  *
- * An attempt is counted before the password is looked at: a hundred guesses at once do not get
- * past the limit. A login that succeeds takes its count back.
+ * An attempt is counted before the password is looked at, and once more when it was wrong. So a
+ * hundred guesses at once do not get past the limit, while many logins at once with the right
+ * password do. A login that succeeds takes its user's counts back.
  *
  * Counters live in a fixed number of rows, `<two symbols>~attempts`, whose columns begin with the
  * window's number; whoever opens a window sweeps the row's older ones away. Names that nobody has
  * are counted like any other, so that a limit tells nothing about which accounts exist.
  */
 import type { Env } from "../../kv/env.ts";
-import type { Kv } from "../../kv/kv.ts";
+import type { Kv, Mutation } from "../../kv/kv.ts";
 import { AccountError } from "./account_error.ts";
 import { digestId } from "./secret_token.ts";
 
 export const WINDOW_MS = 5 * 60_000;
-export const ATTEMPTS_PER_USER_MAX = 10;
+
+export interface Limits {
+  /** Wrong passwords in one window. */
+  readonly failedMax: number;
+  /** Attempts whose outcome is not known yet: under way, or given up by a process that died. */
+  readonly openMax: number;
+}
+
+export const USER_LIMITS: Limits = { failedMax: 10, openMax: 50 };
 /** A household or an office may share one address. */
-export const ATTEMPTS_PER_ADDRESS_MAX = 100;
+export const ADDRESS_LIMITS: Limits = { failedMax: 100, openMax: 500 };
 
 interface Counter {
   readonly row: string;
-  readonly column: string;
+  /** All attempts, and those that were wrong. */
+  readonly all: string;
+  readonly failed: string;
+  readonly limits: Limits;
 }
 
-/** Given back by `begin()`: call `succeeded()` when the password was right. */
+/** Given back by `begin()`: tell it how the attempt ended. */
 export interface Attempt {
   succeeded(): Promise<void>;
+  failed(): Promise<void>;
 }
 
 export class LoginLimit {
@@ -41,40 +54,44 @@ export class LoginLimit {
   async begin(username: string, address: string | null): Promise<Attempt> {
     const nowMs = this.env.wallMs();
     const window = Math.floor(nowMs / WINDOW_MS);
-    const user = await counterOf(`user ${username}`, window);
-    const host = address === null ? null : await counterOf(`address ${address}`, window);
-    const [userCount, hostCount] = await Promise.all([
-      this.#count(user, window),
-      host === null ? 0 : this.#count(host, window),
-    ]);
-    if (userCount > ATTEMPTS_PER_USER_MAX || hostCount > ATTEMPTS_PER_ADDRESS_MAX) {
-      const retryAfterSeconds = Math.ceil(((window + 1) * WINDOW_MS - nowMs) / 1000);
-      const minutes = Math.ceil(retryAfterSeconds / 60);
-      throw new AccountError(
-        "too_many_attempts",
-        `Too many attempts. Try again in ${minutes} ${minutes === 1 ? "minute" : "minutes"}.`,
-        retryAfterSeconds,
-      );
+    const user = await counterOf(`user ${username}`, window, USER_LIMITS);
+    const counters = [user];
+    if (address !== null) {
+      counters.push(await counterOf(`address ${address}`, window, ADDRESS_LIMITS));
     }
+    const within = await Promise.all(counters.map((counter) => this.#count(counter, window)));
+    if (within.includes(false)) throw tooMany((window + 1) * WINDOW_MS - nowMs);
     return {
       succeeded: async () => {
-        const reset = { kind: "delete", column: user.column } as const;
-        const work = [this.kv.apply({ row: user.row, mutations: [reset] })];
-        if (host !== null) work.push(this.#add(host, -1));
-        await Promise.all(work);
+        await Promise.all(counters.map((counter) =>
+          this.kv.apply({
+            row: counter.row,
+            mutations: counter === user
+              ? [{ kind: "delete", column: user.all }, { kind: "delete", column: user.failed }]
+              : [{ kind: "add", column: counter.all, by: -1 }],
+          })
+        ));
+      },
+      failed: async () => {
+        await Promise.all(
+          counters.map(({ row, failed: column }) =>
+            this.kv.apply({ row, mutations: [{ kind: "add", column, by: 1 }] })
+          ),
+        );
       },
     };
   }
 
-  async #count(counter: Counter, window: number): Promise<number> {
-    const result = await this.#add(counter, 1);
-    const count = result.applied ? result.numbers[0]! : 0;
-    if (count === 1) await this.#sweep(counter.row, window);
-    return count;
-  }
-
-  #add({ row, column }: Counter, by: number) {
-    return this.kv.apply({ row, mutations: [{ kind: "add", column, by }] });
+  /** Counts an attempt and tells whether it is within the limits. */
+  async #count({ row, all, failed, limits }: Counter, window: number): Promise<boolean> {
+    const mutations: Mutation[] = [
+      { kind: "add", column: all, by: 1 },
+      { kind: "add", column: failed, by: 0 },
+    ];
+    const result = await this.kv.apply({ row, mutations });
+    const [allCount = 0, failedCount = 0] = result.applied ? result.numbers : [];
+    if (allCount === 1) await this.#sweep(row, window);
+    return failedCount < limits.failedMax && allCount - failedCount <= limits.openMax;
   }
 
   async #sweep(row: string, window: number): Promise<void> {
@@ -87,7 +104,15 @@ export class LoginLimit {
   }
 }
 
-async function counterOf(who: string, window: number): Promise<Counter> {
-  const digest = await digestId(who);
-  return { row: `${digest.slice(0, 2)}~attempts`, column: `${window}/${digest.slice(2)}` };
+function tooMany(waitMs: number): AccountError {
+  const retryAfterSeconds = Math.ceil(waitMs / 1000), minutes = Math.ceil(retryAfterSeconds / 60);
+  const wait = `${minutes} ${minutes === 1 ? "minute" : "minutes"}`;
+  const message = `Too many attempts. Try again in ${wait}.`;
+  return new AccountError("too_many_attempts", message, retryAfterSeconds);
+}
+
+async function counterOf(who: string, window: number, limits: Limits): Promise<Counter> {
+  const digest = await digestId(who), column = `${window}/${digest.slice(2)}`;
+  const row = `${digest.slice(0, 2)}~attempts`;
+  return { row, all: `${column}/all`, failed: `${column}/failed`, limits };
 }
