@@ -926,7 +926,8 @@ export class Replica {
     this.#config = config;
     this.#unwritten.push({ type: "config", epoch: config.epoch, config });
     this.#heldPromise = null;
-    this.#ackDue = false;
+    // Within a reign what was appended still waits for its ack; the primary may send nothing more.
+    if (before?.reign !== config.reign) this.#ackDue = false;
     const { primary } = config;
     const isPrimary = primary.node === this.self.node && primary.store === this.self.store &&
       primary.inc === this.self.inc;
