@@ -82,7 +82,6 @@ export function pseudoRandomBytes(length: number, seed = 7): Uint8Array {
 }
 
 /** A body in pieces of a size that fits no chunk. */
-// deno-lint-ignore require-await
 export async function* bodyOf(bytes: Uint8Array, pieceBytes = 7919): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += pieceBytes) yield bytes.subarray(at, at + pieceBytes);
 }
@@ -194,17 +193,18 @@ export async function checkSound(kv: Kv, user = USER): Promise<Census> {
 
   let chunkRows = 0;
   const present = new Set<string>();
-  for (let after: { row: string; column: string } | undefined;;) {
-    const page = await kv.scan({ limit: 1000, keysOnly: true, ...(after ? { after } : {}) });
+  let after: { row: string; column: string } | null = null;
+  do {
+    const from: { after?: { row: string; column: string } } = after === null ? {} : { after };
+    const page = await kv.scan({ limit: 1000, keysOnly: true, ...from });
     for (const { row } of page.cells) {
       if (!/^[a-z]{3}~[a-z][a-z2-7]{25}\//.test(row)) continue;
       chunkRows++;
       present.add(row);
       assert(owned.has(row) || owned.has(`${row}?`), `${row} belongs to nobody`);
     }
-    if (page.next === null) break;
     after = page.next;
-  }
+  } while (after !== null);
   for (const row of owned) if (!row.endsWith("?")) assert(present.has(row), `${row} is missing`);
   return { items: parents.size, files, uploads, garbage, chunkRows };
 }
