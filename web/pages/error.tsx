@@ -25,7 +25,7 @@ export function ErrorPage(
           )
           : <Button href="/" variant="primary">Go home</Button>}
       </main>
-      <p class="gate__foot">{error.status} {error.code}</p>
+      <footer class="gate__foot">{error.status} {error.code}</footer>
     </div>
   );
 }

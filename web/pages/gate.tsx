@@ -117,7 +117,9 @@ function Gate({ title, children }: { title: string; children: ComponentChildren 
         <h1 class="gate__title">{title}</h1>
         {children}
       </main>
-      <p class="gate__foot">Mail and files on your own machines, each thing on three disks.</p>
+      <footer class="gate__foot">
+        Mail and files on your own machines, each thing on three disks.
+      </footer>
     </div>
   );
 }

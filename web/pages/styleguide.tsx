@@ -111,7 +111,7 @@ function Sheet({ theme }: { theme: "light" | "dark" }): JSX.Element {
       </Part>
       <Part title="Navigation">
         <Tabs
-          label="Views"
+          label={`Views, ${theme}`}
           tabs={[
             { href: "#overview", label: "Overview", current: true },
             { href: "#nodes", label: "Nodes", current: false },
@@ -119,6 +119,7 @@ function Sheet({ theme }: { theme: "light" | "dark" }): JSX.Element {
           ]}
         />
         <Breadcrumb
+          label={`Path, ${theme}`}
           steps={[
             { label: "My drive", href: "#root" },
             { label: "Photos", href: "#photos" },

@@ -7,9 +7,15 @@ export interface BreadcrumbStep {
   readonly href: string;
 }
 
-export function Breadcrumb({ steps }: { steps: readonly BreadcrumbStep[] }): JSX.Element {
+export interface BreadcrumbProps {
+  readonly steps: readonly BreadcrumbStep[];
+  /** Needed where a page has two. Default: "Path". */
+  readonly label?: string;
+}
+
+export function Breadcrumb({ steps, label = "Path" }: BreadcrumbProps): JSX.Element {
   return (
-    <nav aria-label="Path">
+    <nav aria-label={label}>
       <ol class="breadcrumb">
         {steps.map((step, index) => (
           <li class="breadcrumb__item" key={step.href}>
