@@ -11,6 +11,7 @@ import { respondErrorPage } from "./pages/respond_error.tsx";
 import { respondStyleguide } from "./pages/respond_styleguide.tsx";
 import { accountPageRoutes } from "./routes/account_page.tsx";
 import { accountRoutes } from "./routes/accounts.ts";
+import { driveRoutes } from "./routes/drive.ts";
 import { mailRoutes } from "./routes/mail.ts";
 import { pageRoutes } from "./routes/pages.tsx";
 import { staticRoutes } from "./routes/static.ts";
@@ -33,6 +34,7 @@ export function createApp(context: FullContext, options: AppOptions = {}): Hono<
   app.route("/", staticRoutes(assets));
   app.route("/api/v1", accountRoutes(context));
   app.route("/api/v1/mail", mailRoutes(context));
+  app.route("/api/v1/drive", driveRoutes(context));
   app.route("/", accountPageRoutes(context, assets));
   app.route("/", pageRoutes(context, assets));
 

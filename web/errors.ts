@@ -7,6 +7,7 @@
  */
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { AccountError, type AccountErrorCode } from "../apps/accounts/account_error.ts";
+import { DriveError, type DriveErrorCode } from "../apps/drive/errors.ts";
 import { MailError, type MailErrorCode } from "../apps/mail/mail_error.ts";
 import { KvError, type KvErrorCode } from "../kv/errors.ts";
 
@@ -85,12 +86,36 @@ const MAIL_STATUS: Record<MailErrorCode, ContentfulStatusCode> = {
   conflict: 409,
 };
 
+const DRIVE_STATUS: Record<DriveErrorCode, ContentfulStatusCode> = {
+  not_found: 404,
+  name_exists: 409,
+  into_itself: 409,
+  invalid_name: 422,
+  invalid_request: 422,
+  not_a_folder: 422,
+  not_a_file: 422,
+  too_deep: 422,
+  quota_exceeded: 507,
+  file_too_large: 413,
+  drive_full: 507,
+  too_many_uploads: 429,
+  upload_gone: 410,
+  upload_conflict: 409,
+  upload_aborted: 400,
+  changed: 503,
+  damaged: 500,
+};
+
 /** The answer to any error, or null when it is one that nobody expected. */
 export function toApiError(error: unknown): ApiError | null {
   if (error instanceof ApiError) return error;
   if (error instanceof KvError) return KV_ANSWERS[error.code]();
   if (error instanceof MailError) {
     return new ApiError(MAIL_STATUS[error.code], error.code, `${error.message}.`);
+  }
+  if (error instanceof DriveError) {
+    const headers = error.code === "changed" ? RETRY_SOON : {};
+    return new ApiError(DRIVE_STATUS[error.code], error.code, `${error.message}.`, { headers });
   }
   if (error instanceof AccountError) {
     const { code, message, retryAfterSeconds } = error;

@@ -54,6 +54,8 @@ export interface UploadState {
   readonly offset: number;
   /** The file, once it is linked. */
   readonly item: string | null;
+  /** Where it is to become a file; null when it is one. */
+  readonly target: { readonly parent: string; readonly name: string } | null;
 }
 
 /** A resumable upload is linked at once when it has no bytes. */
@@ -82,9 +84,9 @@ export async function createResumable(
     size,
     stored: { bytes: 0, crc: 0 },
   });
-  if (size > 0) return { upload, size, offset: 0, item: null };
+  if (size > 0) return { upload, size, offset: 0, item: null, target: { parent, name } };
   const item = await linkResumable(tree, upload, { ...await readRecord(tree, upload), limits });
-  return { upload, size, offset: 0, item: item.item.id };
+  return { upload, size, offset: 0, item: item.item.id, target: null };
 }
 
 /** Throws `upload_gone`. */
@@ -93,7 +95,7 @@ export async function resumableState(tree: TreeRow, upload: string): Promise<Upl
   if (finished !== null) return finished;
   try {
     const { record } = await readRecord(tree, upload);
-    return { upload, size: record.size!, offset: offsetOf(record), item: null };
+    return stateOf(upload, record);
   } catch (error) {
     // Linked between the two reads?
     const after = await readFinished(tree, upload);
@@ -180,7 +182,7 @@ export async function appendResumable(
       version: hold.version,
       limits,
     });
-    return { upload, size, offset: size, item: item.id };
+    return { upload, size, offset: size, item: item.id, target: null };
   }
   // Bytes behind a chunk that failed are not worth keeping.
   const rest = writer.failure === null ? writer.pending : new Uint8Array(0);
@@ -203,7 +205,7 @@ export async function appendResumable(
   if (excess) {
     throw new DriveError("invalid_request", `More bytes came than the ${size} announced`);
   }
-  return { upload, size, offset: offsetOf(hold.record), item: null };
+  return stateOf(upload, hold.record);
 }
 
 /**
@@ -327,8 +329,11 @@ async function readFinished(tree: TreeRow, upload: string): Promise<UploadState 
   const cell = await tree.kv.get(tree.row, finishedColumn(upload));
   if (cell === null) return null;
   const { item, size } = FinishedRecord.parse(decodeJson(cell.value));
-  return { upload, size, offset: size, item };
+  return { upload, size, offset: size, item, target: null };
 }
 
-const offsetOf = ({ stored, tail }: UploadRecord): number =>
-  (stored?.bytes ?? 0) + (tail?.bytes ?? 0);
+function stateOf(upload: string, record: UploadRecord): UploadState {
+  const { parent, name, stored, tail } = record;
+  const offset = (stored?.bytes ?? 0) + (tail?.bytes ?? 0);
+  return { upload, size: record.size ?? 0, offset, item: null, target: { parent, name } };
+}

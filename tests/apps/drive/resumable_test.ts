@@ -106,7 +106,13 @@ Deno.test("a finished upload tells so to a client that missed the answer", async
   const { upload } = await drive.createUpload(USER, REQUEST, BYTES.length);
   const id = await finish(drive, upload);
   const state = await drive.uploadState(USER, upload);
-  assert.deepEqual(state, { upload, size: BYTES.length, offset: BYTES.length, item: id });
+  assert.deepEqual(state, {
+    upload,
+    size: BYTES.length,
+    offset: BYTES.length,
+    item: id,
+    target: null,
+  });
   const again = await drive.appendUpload(USER, {
     upload,
     offset: BYTES.length,
