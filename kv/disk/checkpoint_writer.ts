@@ -19,12 +19,21 @@ export type PackedCell =
 
 export type WriterJob =
   | ({ id: number; kind: "write"; path: string; lsn: number; meta: string } & PackedCells)
-  | { id: number; kind: "copy"; path: string; to: string };
+  | { id: number; kind: "copy"; path: string; to: string }
+  | { id: number; kind: "check"; path: string };
+
+export interface WriterResult {
+  readonly lsn: number;
+  readonly bytes: number;
+  /** What a check found. */
+  readonly problem: string | null;
+}
 
 export type WriterAnswer =
-  | { id: number; ok: true; lsn: number; bytes: number }
+  | ({ id: number; ok: true } & WriterResult)
   | { id: number; ok: false; message: string; full: boolean };
 
+/** A worker takes some 12 MB; starting one takes 30 ms. */
 const IDLE_MS = 10_000;
 
 export function startCheckpointWorker(): Worker {
@@ -32,10 +41,20 @@ export function startCheckpointWorker(): Worker {
 }
 
 export class CheckpointWriter {
+  readonly #idleMs: number;
   #worker: Worker | null = null;
   #lastId = 0;
   #idleTimer: ReturnType<typeof setTimeout> | undefined;
-  readonly #waiting = new Map<number, PromiseWithResolvers<{ lsn: number; bytes: number }>>();
+  readonly #waiting = new Map<number, PromiseWithResolvers<WriterResult>>();
+
+  constructor({ idleMs = IDLE_MS }: { idleMs?: number } = {}) {
+    this.#idleMs = idleMs;
+  }
+
+  /** Whether the worker is there now. */
+  get isRunning(): boolean {
+    return this.#worker !== null;
+  }
 
   async write(
     path: string,
@@ -50,15 +69,20 @@ export class CheckpointWriter {
     return this.#post({ id: ++this.#lastId, kind: "copy", path, to }, []);
   }
 
+  /** What is wrong with the file, or null. */
+  async check(path: string): Promise<string | null> {
+    return (await this.#post({ id: ++this.#lastId, kind: "check", path }, [])).problem;
+  }
+
   /** Waits for what is under way. */
   async close(): Promise<void> {
     await Promise.allSettled(Array.from(this.#waiting.values(), (waiting) => waiting.promise));
     this.#end();
   }
 
-  #post(job: WriterJob, transfer: Transferable[]): Promise<{ lsn: number; bytes: number }> {
+  #post(job: WriterJob, transfer: Transferable[]): Promise<WriterResult> {
     clearTimeout(this.#idleTimer);
-    const waiting = Promise.withResolvers<{ lsn: number; bytes: number }>();
+    const waiting = Promise.withResolvers<WriterResult>();
     this.#waiting.set(job.id, waiting);
     this.#worker ??= this.#start();
     this.#worker.postMessage(job, transfer);
@@ -81,10 +105,10 @@ export class CheckpointWriter {
   #answer(answer: WriterAnswer): void {
     const waiting = this.#waiting.get(answer.id);
     this.#waiting.delete(answer.id);
-    if (answer.ok) waiting?.resolve({ lsn: answer.lsn, bytes: answer.bytes });
+    if (answer.ok) waiting?.resolve(answer);
     else waiting?.reject(answer.full ? diskFull("a checkpoint") : new Error(answer.message));
     if (this.#waiting.size > 0) return;
-    this.#idleTimer = setTimeout(() => this.#end(), IDLE_MS);
+    this.#idleTimer = setTimeout(() => this.#end(), this.#idleMs);
     Deno.unrefTimer(Number(this.#idleTimer));
   }
 

@@ -37,9 +37,9 @@ export interface DataFolder {
   /** Whether the folder was formatted just now. */
   readonly isNew: boolean;
   /** Whether the machine, and not only the process, was restarted: unsynced writes may be lost. */
-  readonly kernelRestarted: boolean;
+  readonly hostRestarted: boolean;
   /** Gives the lock back. */
-  close(): void;
+  close(): Promise<void>;
 }
 
 /** The folder cannot be used; the message tells the operator what to do. */
@@ -91,8 +91,11 @@ export async function openDataFolder(options: OpenDataFolderOptions): Promise<Da
     return {
       identity,
       isNew: former === null,
-      kernelRestarted: former !== null && former.kernelBootId !== identity.kernelBootId,
-      close: () => lock.close(),
+      hostRestarted: former !== null && former.kernelBootId !== identity.kernelBootId,
+      close: () => {
+        lock.close();
+        return Promise.resolve();
+      },
     };
   } catch (error) {
     lock.close();

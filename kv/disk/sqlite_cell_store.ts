@@ -8,11 +8,14 @@
  * it blocks no heartbeat. Memory is bounded: dirty cells by the caller, who checkpoints when
  * `dirtyBytes` grows; clean ones by the node's {@link CacheBudget}.
  *
- *     cells(row, col, ver, size, crc, val | blob)   WITHOUT ROWID, in the order of key_order.ts
- *     meta(name, value)                             lsn, and the caller's JSON
+ *     cells(row, col, ver, size, crc, val | blob, sum)   WITHOUT ROWID, in the order of key_order.ts
+ *     meta(name, value)                                  the checkpoint's record: lsn, the caller's
+ *                                                        JSON, count and sums of the cells
+ *
+ * `crc` is the value's, `sum` that of everything else in the cell: see checkpoint_sums.ts.
  */
 import { crc32 } from "node:zlib";
-import { DatabaseSync, type StatementSync } from "node:sqlite";
+import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { GroupId, Lsn } from "../../proto/ids.ts";
 import { lsn as toLsn, version } from "../../proto/ids.ts";
 import {
@@ -25,74 +28,24 @@ import {
 import { CorruptionError } from "../errors.ts";
 import { invariant } from "../invariant.ts";
 import { comparePositions, SortedCells } from "../sorted_cells.ts";
+import { type CacheBudget, CELL_OVERHEAD_BYTES, memoryBytes } from "./cache_budget.ts";
+import {
+  checkpointPath,
+  explainSqlite,
+  openDatabase,
+  readRecord,
+  replaceFile,
+  storedBlobs,
+} from "./checkpoint_file.ts";
+import { cellSum } from "./checkpoint_sums.ts";
 import { type CheckpointWriter, packCells } from "./checkpoint_writer.ts";
 import { RealDisk } from "./disk.ts";
 
+export { CacheBudget } from "./cache_budget.ts";
 export { CheckpointWriter } from "./checkpoint_writer.ts";
 
-/** The first release without the bug that could corrupt a file written by two connections. */
-const SQLITE_VERSION_MIN = [3, 51, 3];
-const QUICK_CHECK_BYTES_MAX = 64 * 1024 * 1024;
 const PAGE_ROWS_MIN = 16;
 const PAGE_ROWS_MAX = 512;
-const CELL_OVERHEAD_BYTES = 160;
-
-export const SCHEMA = `
-  CREATE TABLE IF NOT EXISTS cells (
-    row TEXT NOT NULL, col TEXT NOT NULL, ver INTEGER NOT NULL, size INTEGER NOT NULL,
-    crc INTEGER NOT NULL, val BLOB, blob TEXT, PRIMARY KEY (row, col)
-  ) STRICT, WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS cells_by_blob ON cells (blob) WHERE blob IS NOT NULL;
-  CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-`;
-
-/** Clean cells of all groups of a node, the least recently used of which go first. */
-export class CacheBudget {
-  readonly #cells = new Map<string, StoredCell>();
-  #bytes = 0;
-
-  constructor(readonly bytesMax: number) {}
-
-  get bytes(): number {
-    return this.#bytes;
-  }
-
-  get(key: string): StoredCell | undefined {
-    const cell = this.#cells.get(key);
-    if (cell === undefined) return undefined;
-    this.#cells.delete(key);
-    this.#cells.set(key, cell);
-    return cell;
-  }
-
-  put(key: string, cell: StoredCell): void {
-    this.delete(key);
-    this.#cells.set(key, cell);
-    this.#bytes += memoryBytes(cell);
-    for (const [oldest, old] of this.#cells) {
-      if (this.#bytes <= this.bytesMax) break;
-      this.#cells.delete(oldest);
-      this.#bytes -= memoryBytes(old);
-    }
-  }
-
-  delete(key: string): void {
-    const cell = this.#cells.get(key);
-    if (cell === undefined) return;
-    this.#cells.delete(key);
-    this.#bytes -= memoryBytes(cell);
-  }
-
-  /** Drops all cells of one group. */
-  clear(prefix: string): void {
-    for (const key of this.#cells.keys()) if (key.startsWith(prefix)) this.delete(key);
-  }
-}
-
-function memoryBytes(cell: StoredCell): number {
-  const inline = cell.value instanceof Uint8Array ? cell.size : 32;
-  return CELL_OVERHEAD_BYTES + 2 * (cell.row.length + cell.column.length) + inline;
-}
 
 /** Null marks a deletion. */
 type Overlay = SortedCells<StoredCell | null>;
@@ -113,6 +66,7 @@ interface CellRow {
   crc: number;
   val: Uint8Array | null;
   blob: string | null;
+  sum: number;
 }
 
 export class SqliteCellStore implements CellStore {
@@ -127,22 +81,28 @@ export class SqliteCellStore implements CellStore {
   #flushing: Overlay | null = null;
   #dirtyBytes = 0;
   #flushingBytes = 0;
+  #closed = false;
   #checkpointLsn: Lsn;
   #meta: Record<string, unknown>;
 
   /** @throws {CorruptionError} SQLite finds the file damaged */
   static open(options: SqliteCellStoreOptions): SqliteCellStore {
-    Deno.mkdirSync(`${options.dir}/groups`, { recursive: true });
+    const groupsDir = `${options.dir}/groups`;
+    Deno.mkdirSync(groupsDir, { recursive: true });
+    // A crash leaves copies behind that were made for other replicas.
+    for (const { name } of Deno.readDirSync(groupsDir)) {
+      if (name.startsWith(`${options.gid}.db.copy-`)) Deno.removeSync(`${groupsDir}/${name}`);
+    }
     return new SqliteCellStore(options);
   }
 
   private constructor(options: SqliteCellStoreOptions) {
-    this.path = pathOf(options.dir, options.gid);
+    this.path = checkpointPath(options.dir, options.gid);
     this.#budget = options.budget;
     this.#writer = options.writer;
     this.#cachePrefix = `${options.gid}\0`;
     this.#db = openDatabase(this.path);
-    const columns = "SELECT row, col, ver, size, crc, val, blob FROM cells WHERE";
+    const columns = "SELECT row, col, ver, size, crc, val, blob, sum FROM cells WHERE";
     const ascending = "ORDER BY row, col LIMIT ?",
       descending = "ORDER BY row DESC, col DESC LIMIT ?";
     this.#select = this.#db.prepare(`${columns} row = ? AND col = ?`);
@@ -152,10 +112,14 @@ export class SqliteCellStore implements CellStore {
       upTo: this.#db.prepare(`${columns} (row, col) <= (?, ?) ${descending}`),
       before: this.#db.prepare(`${columns} (row, col) < (?, ?) ${descending}`),
     };
-    const meta = this.#db.prepare("SELECT value FROM meta WHERE name = ?");
-    const saved = (name: string) => meta.get(name)?.value as string | undefined;
-    this.#checkpointLsn = toLsn(Number(saved("lsn") ?? 0));
-    this.#meta = JSON.parse(saved("meta") ?? "{}");
+    try {
+      const { lsn, meta } = readRecord(this.#db, this.path);
+      this.#checkpointLsn = lsn;
+      this.#meta = meta;
+    } catch (error) {
+      this.#db.close();
+      throw error;
+    }
   }
 
   /** The Lsn as of which the file is; 0 when there was no checkpoint yet. */
@@ -180,7 +144,7 @@ export class SqliteCellStore implements CellStore {
     const key = this.#key(row, column);
     const cached = this.#budget.get(key);
     if (cached !== undefined) return cached;
-    const found = this.#select.get(row, column) as CellRow | undefined;
+    const found = this.#reading(() => this.#select.get(row, column)) as CellRow | undefined;
     if (found === undefined) return undefined;
     const cell = this.#toCell(found);
     this.#budget.put(key, cell);
@@ -255,6 +219,7 @@ export class SqliteCellStore implements CellStore {
     }
     this.#checkpointLsn = options.lsn;
     this.#meta = JSON.parse(metaText);
+    if (this.#closed) return;
     for (const { row, column, value } of flushing.range({})) {
       const key = this.#key(row, column);
       if (value === null) this.#budget.delete(key);
@@ -274,17 +239,15 @@ export class SqliteCellStore implements CellStore {
     return { lsn: toLsn(lsn), path, bytes, remove: () => new RealDisk().remove(path) };
   }
 
-  /** Replaces a group's file, atomically and durably. The store must be closed. */
+  /**
+   * Replaces a group's file, atomically and durably, after checking the new one. The store must be
+   * closed.
+   *
+   * @throws {CorruptionError} `fromPath` is not a sound checkpoint; the group's file is as it was
+   */
   static async install(options: { dir: string; gid: GroupId; fromPath: string }): Promise<void> {
-    const disk = new RealDisk(), path = pathOf(options.dir, options.gid);
-    openDatabase(options.fromPath).close();
-    // A write-ahead log of the old file must not be applied to the new one.
-    for (const suffix of ["-wal", "-shm"]) {
-      await disk.remove(path + suffix);
-      await disk.remove(options.fromPath + suffix);
-    }
-    await disk.rename(options.fromPath, path);
-    await disk.syncDir(`${options.dir}/groups`);
+    const { dir, gid, fromPath } = options;
+    await replaceFile({ path: checkpointPath(dir, gid), fromPath });
   }
 
   /** The files of large values that a checkpoint file mentions. */
@@ -308,15 +271,29 @@ export class SqliteCellStore implements CellStore {
     yield* storedBlobs(this.#db);
   }
 
-  /** Reads every stored cell and yields those that fail their checksum; go on in slices. */
+  /**
+   * Reads every stored cell and says which fail their checksums; go on in slices. Cells that cannot
+   * be reached any more do not turn up here: `checkFile` finds those.
+   */
   *verify(): Iterable<CellPosition & { damaged: boolean }> {
-    for (const row of this.#rows({ from: { row: "", column: "" } })) {
-      const damaged = row.val !== null && crc32(row.val) !== row.crc;
-      yield { row: row.row, column: row.col, damaged };
+    for (const row of this.#rows({})) {
+      yield { row: row.row, column: row.col, damaged: !isSound(row) };
     }
   }
 
+  /**
+   * Checks the structure of the whole file and that it holds the cells that it should, off this thread.
+   *
+   * @throws {CorruptionError}
+   */
+  async checkFile(): Promise<void> {
+    const problem = await this.#writer.check(this.path);
+    if (problem !== null) throw new CorruptionError(problem, this.path, 0);
+  }
+
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#budget.clear(this.#cachePrefix);
     this.#db.close();
   }
@@ -356,7 +333,7 @@ export class SqliteCellStore implements CellStore {
         ? this.#pages[inclusive ? "upTo" : "before"]
         : this.#pages[inclusive ? "from" : "after"];
       const { row, column } = at ?? (reverse ? LAST : FIRST);
-      const page = statement.all(row, column, limit) as unknown as CellRow[];
+      const page = this.#reading(() => statement.all(row, column, limit)) as unknown as CellRow[];
       yield* page;
       if (page.length < limit) return;
       const last = page.at(-1)!;
@@ -367,19 +344,37 @@ export class SqliteCellStore implements CellStore {
 
   #toCell(found: CellRow): StoredCell {
     const { row, col: column, ver, size, crc, val, blob } = found;
-    const ok = blob !== null || (val !== null && val.length === size && crc32(val) === crc);
-    if (!ok) {
+    if (!isSound(found)) {
       throw new CorruptionError(`Cell "${row}" "${column}" fails its checksum`, this.path, 0);
     }
-    const value = blob !== null ? { blob } : val!;
-    return { row, column, version: version(ver), size, crc, value };
+    return {
+      row,
+      column,
+      version: version(ver),
+      size,
+      crc,
+      value: blob === null ? val! : { blob },
+    };
   }
+
+  #reading<T>(read: () => T): T {
+    try {
+      return read();
+    } catch (error) {
+      throw explainSqlite(error, this.path);
+    }
+  }
+}
+
+function isSound(found: CellRow): boolean {
+  const { row, col: column, ver, size, crc, val, blob, sum } = found;
+  if (cellSum({ row, column, version: ver, size, crc, blob }) !== sum) return false;
+  if (blob !== null) return val === null;
+  return val !== null && val.length === size && crc32(val) === crc;
 }
 
 const FIRST: CellPosition = { row: "", column: "" };
 const LAST: CellPosition = { row: "\u{10ffff}".repeat(257), column: "" };
-
-const pathOf = (dir: string, gid: GroupId) => `${dir}/groups/${gid}.db`;
 
 function dirtyBytesOf(row: string, column: string, cell: StoredCell | null): number {
   return cell === null ? CELL_OVERHEAD_BYTES + 2 * (row.length + column.length) : memoryBytes(cell);
@@ -389,54 +384,4 @@ function owned(cell: StoredCell): StoredCell {
   const { value } = cell;
   if (!(value instanceof Uint8Array) || value.byteLength === value.buffer.byteLength) return cell;
   return { ...cell, value: value.slice() };
-}
-
-function* storedBlobs(db: DatabaseSync): Iterable<string> {
-  const statement = db.prepare(
-    "SELECT DISTINCT blob FROM cells WHERE blob > ? ORDER BY blob LIMIT 500",
-  );
-  for (let last = "";;) {
-    const page = statement.all(last);
-    for (const { blob } of page) yield String(blob);
-    if (page.length < 500) return;
-    last = String(page.at(-1)!.blob);
-  }
-}
-
-function openDatabase(path: string): DatabaseSync {
-  let db: DatabaseSync | null = null;
-  try {
-    db = new DatabaseSync(path);
-    checkVersion(db);
-    db.exec("PRAGMA journal_mode = WAL");
-    db.exec("PRAGMA synchronous = FULL");
-    db.exec("PRAGMA busy_timeout = 10000");
-    db.exec(SCHEMA);
-    const bytes = Number(db.prepare("PRAGMA page_count").get()?.page_count) *
-      Number(db.prepare("PRAGMA page_size").get()?.page_size);
-    if (bytes <= QUICK_CHECK_BYTES_MAX) {
-      const verdict = db.prepare("PRAGMA quick_check(1)").get()?.quick_check;
-      if (verdict !== "ok") throw new CorruptionError(`SQLite says: ${verdict}`, path, 0);
-    }
-    return db;
-  } catch (error) {
-    db?.close();
-    if (error instanceof CorruptionError) throw error;
-    const message = error instanceof Error ? error.message : String(error);
-    if (/malformed|not a database|corrupt/i.test(message)) {
-      throw new CorruptionError(`SQLite cannot read the checkpoint: ${message}`, path, 0);
-    }
-    throw error;
-  }
-}
-
-function checkVersion(db: DatabaseSync): void {
-  const text = String(db.prepare("SELECT sqlite_version() AS version").get()?.version);
-  const parts = text.split(".").map(Number);
-  for (let i = 0; i < 3; i++) {
-    if (parts[i]! > SQLITE_VERSION_MIN[i]!) return;
-    if (parts[i]! < SQLITE_VERSION_MIN[i]!) {
-      throw new Error(`SQLite ${text} has a known bug; ${SQLITE_VERSION_MIN.join(".")} is needed`);
-    }
-  }
 }

@@ -15,14 +15,14 @@ async function withDir(run: (dir: string) => Promise<void>): Promise<void> {
 Deno.test("openDataFolder() formats a new folder and counts every start of it", () =>
   withDir(async (dir) => {
     const first = await openDataFolder({ dir, clusterId: "home" });
-    assert.ok(first.isNew && !first.kernelRestarted);
+    assert.ok(first.isNew && !first.hostRestarted);
     assert.equal(first.identity.bootCount, 1);
-    first.close();
+    await first.close();
     const second = await openDataFolder({ dir, clusterId: "home" });
-    assert.ok(!second.isNew && !second.kernelRestarted);
+    assert.ok(!second.isNew && !second.hostRestarted);
     assert.equal(second.identity.bootCount, 2);
     assert.equal(second.identity.storeId, first.identity.storeId);
-    second.close();
+    await second.close();
     const { crc: _, ...stored } = JSON.parse(await Deno.readTextFile(`${dir}/IDENTITY`));
     assert.deepEqual(stored, { ...second.identity });
   }));
@@ -46,37 +46,37 @@ Deno.test("openDataFolder() refuses a folder that is in use, here or in another 
       return new TextDecoder().decode(stdout).trim();
     };
     assert.equal(await run(), "DataFolderError");
-    holder.close();
+    await holder.close();
     assert.equal(await run(), "opened");
     const next = await openDataFolder({ dir, clusterId: "home" });
     assert.equal(next.identity.bootCount, 3, "the other process has exited and left its lock");
-    next.close();
+    await next.close();
   }));
 
 Deno.test("openDataFolder() refuses another cluster's folder and leaves it as it is", () =>
   withDir(async (dir) => {
-    (await openDataFolder({ dir, clusterId: "home" })).close();
+    await (await openDataFolder({ dir, clusterId: "home" })).close();
     const before = await Deno.readTextFile(`${dir}/IDENTITY`);
     await assert.rejects(
       openDataFolder({ dir, clusterId: "work" }),
       /belongs to cluster "home", not to "work"/,
     );
     assert.equal(await Deno.readTextFile(`${dir}/IDENTITY`), before);
-    (await openDataFolder({ dir, clusterId: "home" })).close();
+    await (await openDataFolder({ dir, clusterId: "home" })).close();
   }));
 
 Deno.test("openDataFolder() notices that the machine was restarted", () =>
   withDir(async (dir) => {
-    (await openDataFolder({ dir, clusterId: "home" })).close();
+    await (await openDataFolder({ dir, clusterId: "home" })).close();
     const folder = await openDataFolder({ dir, clusterId: "home", kernelBootId: "another boot" });
-    assert.ok(folder.kernelRestarted);
+    assert.ok(folder.hostRestarted);
     assert.equal(folder.identity.kernelBootId, "another boot");
-    folder.close();
+    await folder.close();
   }));
 
 Deno.test("openDataFolder() refuses a damaged identity, and one that is gone while data is there", () =>
   withDir(async (dir) => {
-    (await openDataFolder({ dir, clusterId: "home" })).close();
+    await (await openDataFolder({ dir, clusterId: "home" })).close();
     const text = await Deno.readTextFile(`${dir}/IDENTITY`);
     const fewerBoots = text.replace('"bootCount": 1', '"bootCount": 0');
     assert.notEqual(fewerBoots, text);
@@ -90,5 +90,5 @@ Deno.test("openDataFolder() refuses a damaged identity, and one that is gone whi
     await Deno.remove(`${dir}/wal`);
     const folder = await openDataFolder({ dir, clusterId: "home" });
     assert.ok(folder.isNew);
-    folder.close();
+    await folder.close();
   }));
