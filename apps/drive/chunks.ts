@@ -16,6 +16,7 @@ import type { StoredContent } from "./items.ts";
 const CHUNK_COLUMN = "b";
 const IN_FLIGHT_MAX = 4;
 const READ_AHEAD_MAX = 2;
+const SPARE_BUFFERS_MAX = 6;
 /** A chunk may wait for a change of primary; its upload waits with it. */
 const CHUNK_DEADLINE_MS = 30_000;
 const GOLDEN_RATIO = 0.6180339887498949;
@@ -34,9 +35,13 @@ export function chunkRow(upload: string, index: number): string {
 export const chunkCount = (size: number, chunkBytes: number): number =>
   Math.ceil(size / chunkBytes);
 
-/** How many chunks the transfers of this process may hold beyond the first of each. */
+/**
+ * How many chunks the transfers of this process may hold beyond the first of each, and buffers of
+ * uploads that are done with: fresh ones would pile up faster than they are collected.
+ */
 export class ChunkBudget {
   #free: number;
+  readonly #buffers: Uint8Array[] = [];
   constructor(chunks: number) {
     this.#free = chunks;
   }
@@ -47,6 +52,14 @@ export class ChunkBudget {
   }
   give(): void {
     this.#free++;
+  }
+  takeBuffer(bytes: number): Uint8Array {
+    const used = this.#buffers.at(-1);
+    return used?.length === bytes ? this.#buffers.pop()! : new Uint8Array(bytes);
+  }
+  /** Whoever gives a buffer back no longer looks at it. */
+  giveBuffer(buffer: Uint8Array): void {
+    if (this.#buffers.length < SPARE_BUFFERS_MAX) this.#buffers.push(buffer);
   }
 }
 
@@ -139,10 +152,10 @@ export class ChunkWriter {
     let rest = piece;
     while (rest.length > 0) {
       this.#throwFailure();
-      this.#buffer ??= new Uint8Array(this.#nextBufferBytes());
+      this.#buffer ??= this.#nextBuffer();
       // More came than was expected: grow to a whole chunk.
       if (this.#filled === this.#buffer.length) {
-        const whole = new Uint8Array(this.#options.chunkBytes);
+        const whole = this.#options.budget.takeBuffer(this.#options.chunkBytes);
         whole.set(this.#buffer);
         this.#buffer = whole;
       }
@@ -182,7 +195,8 @@ export class ChunkWriter {
   async #send(): Promise<void> {
     const { upload, chunkBytes, budget } = this.#options;
     const index = Math.ceil(this.#bytes / chunkBytes) - 1;
-    const value = this.#buffer!.subarray(0, this.#filled);
+    const buffer = this.#buffer!;
+    const value = buffer.subarray(0, this.#filled);
     this.#buffer = null;
     this.#filled = 0;
     await this.#options.beforeChunk?.(index);
@@ -199,6 +213,8 @@ export class ChunkWriter {
     this.#throwFailure();
     const run = putChunk(this.#options.kv, upload, index, value).then(() => {
       sent.stored = true;
+      // Only now: after a failure somebody may still be sending it.
+      if (buffer.length === chunkBytes) budget.giveBuffer(buffer);
       while (this.#sent[0]?.stored) {
         const { prefix } = this.#sent.shift()!;
         this.#options.onStored?.(prefix);
@@ -212,11 +228,10 @@ export class ChunkWriter {
     this.#inFlight.add(run);
   }
 
-  #nextBufferBytes(): number {
-    const { chunkBytes, expectedBytes, from } = this.#options;
-    if (expectedBytes === undefined || expectedBytes === null) return chunkBytes;
-    const left = expectedBytes - (this.#bytes - (from?.bytes ?? 0));
-    return left > 0 ? Math.min(chunkBytes, left) : chunkBytes;
+  #nextBuffer(): Uint8Array {
+    const { chunkBytes, expectedBytes, from, budget } = this.#options;
+    const left = (expectedBytes ?? Infinity) - (this.#bytes - (from?.bytes ?? 0));
+    return left > 0 && left < chunkBytes ? new Uint8Array(left) : budget.takeBuffer(chunkBytes);
   }
 
   #throwFailure(): void {
