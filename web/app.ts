@@ -11,6 +11,7 @@ import { respondErrorPage } from "./pages/respond_error.tsx";
 import { respondStyleguide } from "./pages/respond_styleguide.tsx";
 import { accountPageRoutes } from "./routes/account_page.tsx";
 import { accountRoutes } from "./routes/accounts.ts";
+import { adminRoutes } from "./routes/admin.ts";
 import { driveRoutes } from "./routes/drive.ts";
 import { mailRoutes } from "./routes/mail.ts";
 import { pageRoutes } from "./routes/pages.tsx";
@@ -33,13 +34,14 @@ export function createApp(context: FullContext, options: AppOptions = {}): Hono<
 
   app.route("/", staticRoutes(assets));
   app.route("/api/v1", accountRoutes(context));
+  app.route("/api/v1/admin", adminRoutes(context));
   app.route("/api/v1/mail", mailRoutes(context));
   app.route("/api/v1/drive", driveRoutes(context));
   app.route("/", accountPageRoutes(context, assets));
   app.route("/", pageRoutes(context, assets));
 
   if (styleguide) {
-    app.get("/styleguide", (c) => respondStyleguide(c, assets));
+    app.on("GET", ["/styleguide", "/styleguide/*"], (c) => respondStyleguide(c, assets));
   }
 
   const answer = (c: Context, error: ApiError) =>

@@ -41,4 +41,33 @@ export const frameScreens: readonly Screen[] = [
   { name: "not-found", path: "/no/such/page", user: "alice" },
   { name: "store-away", path: "/account", user: "alice", storeAway: true },
   { name: "styleguide", path: "/styleguide", user: "alice", whole: true },
+  {
+    name: "shell",
+    path: "/styleguide/app/inbox",
+    user: "alice",
+    prepare: async (page, look) => {
+      await page.getByRole("button", { name: "Show a toast" }).click();
+      if (look.width > 500) await page.getByRole("button", { name: "More" }).click();
+      else await page.getByRole("button", { name: "Menu" }).click();
+    },
+  },
+  {
+    name: "shell-dialog",
+    path: "/styleguide/app/inbox",
+    user: "alice",
+    prepare: async (page) => {
+      await page.getByRole("button", { name: "Open a dialog" }).click();
+      await page.getByLabel("Name").fill("Garden");
+    },
+  },
+  {
+    name: "shell-away",
+    path: "/styleguide/app/inbox",
+    user: "alice",
+    storeAway: true,
+    prepare: async (page) => {
+      await page.getByRole("button", { name: "Ask the server" }).click();
+      await page.getByText("changing over").waitFor();
+    },
+  },
 ];

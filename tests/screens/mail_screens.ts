@@ -1,4 +1,5 @@
 /** Mail: lists, messages, writing, and what it looks like when nothing is there or the store is away. */
+import { Buffer } from "node:buffer";
 import type { Page } from "playwright-core";
 import type { Screen } from "./screen.ts";
 
@@ -41,7 +42,7 @@ export const screens: readonly Screen[] = [
       await page.setInputFiles(".compose input[type=file]", {
         name: "Garden plan.pdf",
         mimeType: "application/pdf",
-        buffer: new Uint8Array(184_000) as never,
+        buffer: Buffer.alloc(184_000),
       });
       await page.waitForSelector(".attachment-row:not(:has(.progress))");
       await page.waitForFunction(() =>

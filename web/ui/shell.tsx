@@ -208,8 +208,8 @@ function ConnectionBanner(): JSX.Element | null {
     <div class="banner" role="status">
       <Icon name={state === "offline" ? "wifi-off" : "hourglass"} size="small" />
       {state === "offline"
-        ? "The server does not answer. We keep trying; nothing you see is lost."
-        : "The store is changing over to another machine. This takes a moment; nothing is lost."}
+        ? "The server does not answer. We keep trying."
+        : "The store is changing over to another machine. Nothing is lost."}
     </div>
   );
 }

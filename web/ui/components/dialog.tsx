@@ -1,6 +1,6 @@
 /** A question or a form in front of the page. The browser keeps the focus inside. */
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { IconButton } from "./icon_button.tsx";
 
 export interface DialogProps {
@@ -18,7 +18,7 @@ export interface DialogProps {
 export function Dialog(props: DialogProps): JSX.Element {
   const { title, onClose, children, footer, wide, onSubmit } = props;
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const element = dialog.current!;
     const before = document.activeElement as HTMLElement | null;
     element.showModal();

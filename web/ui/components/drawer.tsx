@@ -1,6 +1,6 @@
 /** A panel that slides in from the side on small screens. */
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 
 export interface DrawerProps {
   readonly label: string;
@@ -11,7 +11,7 @@ export interface DrawerProps {
 
 export function Drawer({ label, onClose, side = "start", children }: DrawerProps): JSX.Element {
   const drawer = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const element = drawer.current!;
     element.showModal();
     return () => element.close();

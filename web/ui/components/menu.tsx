@@ -41,10 +41,12 @@ export interface MenuProps {
   /** The edge of the button that the menu keeps to. Default: start. */
   readonly align?: "start" | "end";
   readonly label?: string;
+  /** The button that opened it, which closes it too: a press there is not one elsewhere. */
+  readonly opener?: Element | null;
 }
 
 export function Menu(props: MenuProps): JSX.Element {
-  const { items, place, onClose, align = "start", label } = props;
+  const { items, place, onClose, align = "start", label, opener } = props;
   const menu = useRef<HTMLDivElement>(null);
   const [corner, setCorner] = useState<{ left: number; top: number } | null>(null);
 
@@ -58,15 +60,20 @@ export function Menu(props: MenuProps): JSX.Element {
       top: Math.max(8, fits ? below : place.top - height - 4),
     });
     const before = document.activeElement as HTMLElement | null;
-    enabledItems(menu.current!)[0]?.focus({ preventScroll: true });
     return () => before?.focus({ preventScroll: true });
   }, []);
 
+  // What is still hidden, because its place is not known, takes no focus.
+  useLayoutEffect(() => {
+    if (corner !== null) enabledItems(menu.current!)[0]?.focus({ preventScroll: true });
+  }, [corner]);
+
   useEffect(() => {
     const onPointerDown = (event: PointerEvent) => {
-      if (!menu.current?.contains(event.target as Node)) onClose();
+      const target = event.target as Node;
+      if (!menu.current?.contains(target) && !opener?.contains(target)) onClose();
     };
-    // Capture, so that a press on the menu's own button closes it once instead of twice.
+    // Capture, because what is pressed may keep the event to itself.
     document.addEventListener("pointerdown", onPointerDown, true);
     addEventListener("resize", onClose);
     return () => {
@@ -160,9 +167,11 @@ export interface MenuButtonProps {
 export function MenuButton(props: MenuButtonProps): JSX.Element {
   const { items, label, icon = "ellipsis-vertical", align = "end", small, trigger } = props;
   const [place, setPlace] = useState<MenuPlace | null>(null);
+  const opener = useRef<Element | null>(null);
   const toggle = (event: Event) => {
     event.stopPropagation();
-    const box = (event.currentTarget as Element).getBoundingClientRect();
+    opener.current = event.currentTarget as Element;
+    const box = opener.current.getBoundingClientRect();
     setPlace(place === null ? box : null);
   };
   const open = place !== null;
@@ -184,6 +193,7 @@ export function MenuButton(props: MenuButtonProps): JSX.Element {
           place={place}
           align={align}
           label={label}
+          opener={opener.current}
           onClose={() => setPlace(null)}
         />
       )}
