@@ -25,6 +25,8 @@ export class PeerProgress {
   restartedMs = -Infinity;
   /** Its log ended below what it had acknowledged: its disk forgot. */
   forgot = false;
+  /** It was ahead of our epoch and did not take what we sent. */
+  threwAway = false;
   /** A read of old log entries for it is under way. */
   readingLog = false;
   snapshotOffered = false;

@@ -733,7 +733,12 @@ export class Replica {
     if (message.epoch > this.epoch) this.#effects.push({ kind: "askConfig" });
     const peer = this.#peers.get(message.from);
     if (this.#role !== "primary" || peer === undefined) return;
-    if (peer.member.store !== message.store || message.epoch > this.epoch) return;
+    if (peer.member.store !== message.store) return;
+    if (message.epoch > this.epoch) {
+      // It heard of a change of ours before we did, and threw away what we sent.
+      peer.threwAway = true;
+      return;
+    }
     peer.heardMs = this.#nowMs;
     peer.hasConfig = peer.hasConfig && message.epoch === this.epoch;
     if (peer.inc !== message.inc) this.#meetIncarnation(peer, message.inc);
@@ -997,6 +1002,8 @@ export class Replica {
       if (!keep) this.#peers.delete(node);
       peer.hasConfig = false;
       if (!this.#isMember(peer)) peer.forgot = false;
+      if (peer.threwAway) this.#restart(peer);
+      peer.threwAway = false;
     }
     for (const member of wanted.values()) this.#addPeer(member);
     const added = this.#pendingAdd;

@@ -33,8 +33,7 @@ export class RecoveredGroup {
     switch (record.type) {
       case "entry": {
         if (record.lsn <= this.#checkpoint.lsn) return;
-        const { epoch, lsn } = record;
-        const payload = record.payload.slice();
+        const { epoch, lsn, payload } = record;
         this.#entries.push({ epoch, lsn, payload, command: decodeCommand(payload) });
         return;
       }
@@ -55,6 +54,10 @@ export class RecoveredGroup {
   /** @throws {CorruptionError} when entries between the checkpoint and the log are missing */
   log(): ReplicaLog {
     const { lsn, history } = this.#checkpoint;
+    // A crash between the installation of a fetched checkpoint and the log's note of it leaves
+    // entries of a branch that the checkpoint replaced. Along one log epochs never fall.
+    const lastEpoch = history.findLast((item) => item.firstLsn <= lsn)?.epoch ?? 0;
+    this.#entries = this.#entries.filter((entry) => entry.epoch >= lastEpoch);
     const first = this.#entries[0]?.lsn;
     if (first !== undefined && first !== lsn + 1) {
       throw new CorruptionError(
