@@ -1,5 +1,5 @@
 /**
- * A folder as a zip archive, streamed: nothing is held but the list of what was sent.
+ * Folders and files as a zip archive, streamed: nothing is held but the list of what was sent.
  *
  *     for each entry    local header, name, the bytes as they are ("stored")
  *     at the end        central directory (a record per entry), end records
@@ -11,7 +11,7 @@
  */
 import type { Kv } from "../../kv/kv.ts";
 import { type ChunkBudget, readContent } from "./chunks.ts";
-import type { PlacedItem, StoredContent } from "./items.ts";
+import type { StoredContent, StoredItem } from "./items.ts";
 import type { TreeRow } from "./tree_row.ts";
 
 const U32 = 0xffffffff;
@@ -34,53 +34,43 @@ export interface ZipEntry {
   readonly body?: () => AsyncIterable<Uint8Array>;
 }
 
-/** The folder's files and folders, each folder before what it holds. */
-export async function* folderEntries(
+/** Files and folders with all below them, each folder before what it holds. */
+export async function* archiveEntries(
   tree: TreeRow,
-  folder: { readonly id: string; readonly name: string },
+  items: readonly StoredItem[],
   read: (content: StoredContent) => AsyncIterable<Uint8Array>,
 ): AsyncGenerator<ZipEntry> {
-  const waiting = [{ id: folder.id, path: `${safe(folder.name)}/` }];
+  const waiting: { id: string; path: string }[] = [];
+  const entryOf = (item: StoredItem, above: string): ZipEntry => {
+    const { content, modifiedMs } = item, path = above + safe(item.name);
+    if (content !== undefined) {
+      const { size, crc } = content;
+      return { path, modifiedMs, size, crc, body: () => read(content) };
+    }
+    waiting.push({ id: item.id, path: `${path}/` });
+    return { path: `${path}/`, modifiedMs, size: 0, crc: 0 };
+  };
+  for (const item of items) yield entryOf(item, "");
   while (waiting.length > 0) {
     const { id, path } = waiting.pop()!;
     let after: string | undefined;
     do {
-      const page = await tree.children(id, {
-        limit: PAGE,
-        ...(after === undefined ? {} : { after }),
-      });
-      for (const { item } of page.items) {
-        const { content, name, modifiedMs } = item;
-        if (content === undefined) {
-          const below = `${path}${safe(name)}/`;
-          waiting.push({ id: item.id, path: below });
-          yield { path: below, modifiedMs, size: 0, crc: 0 };
-        } else {
-          yield {
-            path: path + safe(name),
-            modifiedMs,
-            size: content.size,
-            crc: content.crc,
-            body: () => read(content),
-          };
-        }
-      }
+      const from = after === undefined ? {} : { after };
+      const page = await tree.children(id, { limit: PAGE, ...from });
+      for (const { item } of page.items) yield entryOf(item, path);
       after = page.next ?? undefined;
     } while (after !== undefined);
   }
 }
 
-export function archiveFolder(
+export function archiveItems(
   tree: TreeRow,
-  folder: PlacedItem["item"] | { readonly id: string; readonly name: string },
+  items: readonly StoredItem[],
   source: { readonly kv: Kv; readonly budget: ChunkBudget },
 ): ReadableStream<Uint8Array> {
-  const entries = folderEntries(
-    tree,
-    folder,
-    (content) => readContent({ ...source, content, start: 0, end: content.size }),
-  );
-  return ReadableStream.from(writeZip(entries));
+  const read = (content: StoredContent) =>
+    readContent({ ...source, content, start: 0, end: content.size });
+  return ReadableStream.from(writeZip(archiveEntries(tree, items, read)));
 }
 
 /** A backslash is a separator for some programs that unpack. */

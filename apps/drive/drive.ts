@@ -12,15 +12,17 @@
 import type { Env } from "../../kv/env.ts";
 import type { Kv } from "../../kv/kv.ts";
 import type { ClusterConfig } from "../../proto/cluster_config.ts";
-import { archiveFolder } from "./archive.ts";
+import { archiveItems } from "./archive.ts";
 import { ChunkBudget, readContent } from "./chunks.ts";
 import { DriveError } from "./errors.ts";
 import {
   type DriveItem,
+  isFolder,
   type PlacedItem,
   ROOT,
   ROOT_ITEM,
   type StoredContent,
+  type StoredItem,
   toDriveItem,
   toTrashedItem,
   TRASH,
@@ -48,6 +50,7 @@ const BUDGET_BYTES = 64 * 1024 * 1024;
 /** Emptying the trash answers after at most so many; the sweeper does the rest. */
 const EMPTY_AT_ONCE_MAX = 20_000;
 const PURGE_STEPS_AT_ONCE = 20;
+const ARCHIVE_ITEMS_MAX = 200;
 
 export interface FolderPage {
   readonly item: DriveItem;
@@ -205,12 +208,28 @@ export class Drive {
     };
   }
 
-  /** Name and zip bytes of a folder and all below it. */
-  async archive(user: string, id: string): Promise<{ name: string; body: ReadableStream }> {
+  /** Name and zip bytes of folders and files with all below them; a lone file is none. */
+  async archive(
+    user: string,
+    ids: readonly string[],
+  ): Promise<{ name: string; body: ReadableStream }> {
+    if (ids.length === 0 || ids.length > ARCHIVE_ITEMS_MAX) {
+      throw new DriveError("invalid_request", `An archive holds 1 to ${ARCHIVE_ITEMS_MAX} items`);
+    }
     const tree = this.#tree(user);
-    const folder = id === ROOT ? ROOT_ITEM : expectKind(await tree.find(id), "folder").item;
-    const body = archiveFolder(tree, folder, { kv: this.#kv, budget: this.#budget });
-    return { name: `${folder.name}.zip`, body };
+    const items = await Promise.all(
+      ids.map(async (id): Promise<StoredItem> =>
+        id === ROOT
+          ? { id, name: ROOT_ITEM.name, createdMs: 0, modifiedMs: 0 }
+          : (await tree.find(id)).item
+      ),
+    );
+    const [only] = items;
+    if (items.length === 1 && !isFolder(only!)) {
+      throw new DriveError("not_a_folder", `"${only!.name}" is a file: get its content`);
+    }
+    const body = archiveItems(tree, items, { kv: this.#kv, budget: this.#budget });
+    return { name: `${items.length === 1 ? only!.name : "Files"}.zip`, body };
   }
 
   /** Renames, moves, or both. Throws `name_exists`, `into_itself`, `not_found`. */

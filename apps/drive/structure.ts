@@ -50,6 +50,7 @@ export const putItem = (column: string, item: StoredItem): Mutation[] => [
 
 export const addTo = (column: string, by: number): Mutation => ({ kind: "add", column, by });
 
+/** With `replace`, a folder that exists is as good as a new one: whole trees are uploaded so. */
 export function createFolder(
   tree: TreeRow,
   options: { readonly parent: string; readonly name: string; readonly conflict: ConflictPolicy },
@@ -62,8 +63,10 @@ export function createFolder(
     if (mine !== null) return mine;
     await tree.target(parent);
     let { name } = options;
+    const existing = await tree.child(parent, name);
+    if (existing !== null && conflict === "replace" && isFolder(existing.item)) return existing;
     if (conflict === "rename") name = await freeName(tree, parent, name);
-    else if (await tree.child(parent, name) !== null) throw nameExists(name);
+    else if (existing !== null) throw nameExists(name);
     const item: StoredItem = { id, name, createdMs: nowMs, modifiedMs: nowMs };
     const column = childColumn(parent, name, true);
     const version = await tree.commit(freePlace(parent, name), [

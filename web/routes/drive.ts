@@ -3,7 +3,8 @@
  * the shape that interfaces promise.
  *
  * Beyond the published calls there are `/trash` (list, restore, delete for good, empty), `/search`,
- * `/usage`, and `conflict=fail|replace|rename` wherever a name may be taken. Lists come in pages:
+ * `/usage`, `/archive?id=…&id=…` for several items at once, and `conflict=fail|replace|rename`
+ * wherever a name may be taken. Lists come in pages:
  * `cursor` is a former page's `next`, `limit` at most PAGE_MAX.
  */
 import { type Context, Hono } from "hono";
@@ -72,17 +73,19 @@ export function driveRoutes(context: AppContext & { readonly drive: Drive }): Ho
     return respondContent(c, await drive.openFile(user(c), c.req.param("id")));
   });
 
-  routes.get("/items/:id/archive", async (c) => {
-    const archive = await drive.archive(user(c), c.req.param("id"));
-    return new Response(c.req.method === "HEAD" ? null : body(archive.body), {
+  const archive = async (c: Context<WebEnv>, ids: readonly string[]) => {
+    const { name, body: zip } = await drive.archive(user(c), ids);
+    return new Response(c.req.method === "HEAD" ? null : body(zip), {
       headers: {
         "Cache-Control": "private, no-store",
         "Content-Type": "application/zip",
-        "Content-Disposition": disposition(true, archive.name),
+        "Content-Disposition": disposition(true, name),
         "X-Content-Type-Options": "nosniff",
       },
     });
-  });
+  };
+  routes.get("/items/:id/archive", (c) => archive(c, [c.req.param("id")]));
+  routes.get("/archive", (c) => archive(c, c.req.queries("id") ?? []));
 
   routes.patch("/items/:id", async (c) => {
     const { name, parent, conflict = "fail" } = await readJson(c, Change);

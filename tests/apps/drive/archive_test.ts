@@ -53,11 +53,12 @@ Deno.test("Drive.archive() gives a folder and all below it as a sound zip", asyn
   await putFile(drive, { parent: inner.id, name: "two.bin", bytes: two });
   await putFile(drive, { parent: inner.id, name: "nothing", bytes: new Uint8Array(0) });
 
-  const archive = await drive.archive(USER, trip.id);
+  const archive = await drive.archive(USER, [trip.id]);
   assert.equal(archive.name, "Trip été.zip");
   const bytes = await readAll(archive.body);
   const entries = readDirectory(bytes);
   assert.deepEqual(entries.map((entry) => entry.path).sort(), [
+    "Trip été/",
     "Trip été/a_b/",
     "Trip été/a_b/nothing",
     "Trip été/a_b/two.bin",
@@ -76,11 +77,15 @@ Deno.test("Drive.archive() gives a folder and all below it as a sound zip", asyn
 Deno.test("Drive.archive() of the root holds the whole drive", async () => {
   const { drive } = makeDrive();
   await putFile(drive, { name: "a", bytes: new Uint8Array(1) });
-  const archive = await drive.archive(USER, "root");
+  const archive = await drive.archive(USER, ["root"]);
   assert.equal(archive.name, "My drive.zip");
   assert.deepEqual(readDirectory(await readAll(archive.body)).map((one) => one.path), [
+    "My drive/",
     "My drive/a",
   ]);
+  const item = (await drive.open(USER, "root")).children[0]!;
+  await assert.rejects(drive.archive(USER, [item.id]), /is a file/);
+  await assert.rejects(drive.archive(USER, []), /1 to 200/);
 });
 
 Deno.test("writeZip() uses zip64 for a file above 4 GiB, what follows it, and many entries", async () => {
