@@ -63,6 +63,8 @@ export const TabletStatus = z.object({
   secondaries: z.array(z.int()),
   /** Catching up. */
   learners: z.array(z.int()),
+  /** Backends that should hold it. */
+  members: z.array(z.int()).optional(),
   rows: z.number(),
   cells: z.number(),
   bytes: z.number(),
@@ -75,6 +77,8 @@ export const ClusterStatus = z.object({
   name: z.string(),
   mailDomain: z.string(),
   generatedMs: z.number(),
+  /** The coordinator is away: this is what it said last, at `generatedMs`. */
+  stale: z.boolean().optional(),
   /** Sentences, worst first; empty when everything is fine. */
   problems: z.array(z.string()),
   nodes: z.array(NodeStatus),

@@ -167,6 +167,7 @@ export class ClusterView {
       primary,
       secondaries,
       learners: group.learners.map((member) => Number(member.node)),
+      members: [...plan.members],
       rows: report?.rows ?? 0,
       cells: report?.cells ?? 0,
       bytes: report?.bytes ?? 0,

@@ -11,7 +11,7 @@ import { Assets, assetsFolder } from "../web/assets.ts";
 import { createApp } from "../web/app.ts";
 import { type FullContext, makeContext } from "../web/context.ts";
 import { ensureBuilt } from "../web/build.ts";
-import { adminSource } from "./frontend_admin.ts";
+import { adminSource } from "./admin_source.ts";
 import { connectKv, type KvConnection } from "./kv_connection.ts";
 import { Metrics } from "./metrics.ts";
 import { NodeReporter } from "./node_reporter.ts";
@@ -29,13 +29,23 @@ export async function runFrontend(role: RoleContext): Promise<RunningRole> {
   if (Deno.env.get("PENNCLOUD_ASSETS") === undefined) await ensureBuilt();
   const assets = await Assets.load(assetsFolder());
   const connection = connectKv(role);
+  const background = new AbortController();
   const context = makeContext({
     kv: connection.kv,
     env: role.env,
     config: role.config,
     admin: adminSource(role, connection.peers),
+    stopping: background.signal,
   });
-  return new Frontend(role, connection, context, assets);
+  return new Frontend(role, { connection, context, assets, background });
+}
+
+interface FrontendParts {
+  readonly connection: KvConnection;
+  readonly context: FullContext;
+  readonly assets: Assets;
+  /** Ends what runs beside the requests, and answers that have no end of their own. */
+  readonly background: AbortController;
 }
 
 class Frontend implements RunningRole {
@@ -46,7 +56,7 @@ class Frontend implements RunningRole {
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
   readonly #reporter: NodeReporter;
   readonly #metrics = new Metrics();
-  readonly #background = new AbortController();
+  readonly #background: AbortController;
   readonly #sweeping: Promise<void>;
   readonly #becomeReady = Promise.withResolvers<void>();
   #cancelProbe: () => void = () => {};
@@ -56,15 +66,12 @@ class Frontend implements RunningRole {
   #active = 0;
   #answered = 0;
 
-  constructor(
-    role: RoleContext,
-    connection: KvConnection,
-    context: FullContext,
-    assets: Assets,
-  ) {
+  constructor(role: RoleContext, parts: FrontendParts) {
+    const { connection, context, assets, background } = parts;
     this.#role = role;
     this.#connection = connection;
     this.#context = context;
+    this.#background = background;
     this.ready = this.#becomeReady.promise;
     const app = createApp(context, { assets });
     const requests = this.#metrics.counter("penncloud_http_requests_total", "Requests by status");

@@ -45,7 +45,7 @@ export async function startDevServer(options: DevServerOptions = {}): Promise<De
     if (prepared) await options.beforeStoreCall?.();
   };
   const kv = new MemoryKv({ beforeCall });
-  const context = makeContext({ kv, env, config, admin: new SampleAdmin(config) });
+  const context = makeContext({ kv, env, config, admin: new SampleAdmin(config, kv) });
   if (options.samples ?? true) await makeSampleData(context, clock);
   prepared = true;
   context.mail.worker.start();

@@ -19,6 +19,8 @@ export interface AppContext {
   readonly config: ClusterConfig;
   readonly accounts: Accounts;
   readonly admin: AdminSource;
+  /** Aborts when the process is about to stop: answers without an end come to theirs. */
+  readonly stopping?: AbortSignal;
 }
 
 /** Everything that a frontend serves. */
@@ -32,6 +34,7 @@ export interface ContextParts {
   readonly env: Env;
   readonly config: ClusterConfig;
   readonly admin: AdminSource;
+  readonly stopping?: AbortSignal;
 }
 
 /** The apps over one store, tied together: a new account gets its mail folders at once. */

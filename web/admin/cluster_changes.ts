@@ -1,0 +1,125 @@
+/**
+ * What happened between two looks at the cluster, as sentences: nodes that came and went, primaries
+ * that moved, replicas that left and returned. Pure, so that the frontend uses it for its stream of
+ * events and the browser for the times when no stream is to be had.
+ */
+import type { ClusterStatus, NodeStatus, TabletStatus } from "../../proto/cluster_status.ts";
+
+export type ChangeTone = "success" | "warning" | "danger" | "info";
+
+export interface Change {
+  readonly atMs: number;
+  readonly about: "node" | "tablet";
+  /** `backend/3` or a tablet's id. */
+  readonly subject: string;
+  /** Port of the node; null for tablets. */
+  readonly port: number | null;
+  readonly tone: ChangeTone;
+  /** A sentence that begins with its subject. */
+  readonly text: string;
+}
+
+/** A change with its place in one frontend's list. */
+export interface NumberedChange extends Change {
+  readonly id: string;
+}
+
+const STATE_WORDS: Record<NodeStatus["state"], { tone: ChangeTone; words: string }> = {
+  joining: { tone: "info", words: "has started and is getting ready" },
+  live: { tone: "success", words: "is live" },
+  suspect: { tone: "warning", words: "has not been heard for a moment" },
+  draining: { tone: "info", words: "hands over its work and will stop" },
+  down: { tone: "danger", words: "is down" },
+  stopped: { tone: "warning", words: "was stopped on purpose" },
+};
+
+/** Oldest first; nodes before tablets, since they are usually the cause. */
+export function clusterChanges(before: ClusterStatus, after: ClusterStatus): Change[] {
+  const changes: Change[] = [];
+  const earlierNodes = new Map(before.nodes.map((node) => [node.name, node]));
+  for (const node of after.nodes) {
+    const earlier = earlierNodes.get(node.name);
+    if (earlier !== undefined) changes.push(...nodeChanges(earlier, node, after.generatedMs));
+  }
+  const earlierTablets = new Map(before.tablets.map((tablet) => [tablet.id, tablet]));
+  for (const tablet of after.tablets) {
+    const earlier = earlierTablets.get(tablet.id);
+    if (earlier !== undefined) changes.push(...tabletChanges(earlier, tablet, after.generatedMs));
+  }
+  return changes;
+}
+
+function nodeChanges(before: NodeStatus, after: NodeStatus, nowMs: number): Change[] {
+  const change = (tone: ChangeTone, words: string, atMs = nowMs): Change => ({
+    atMs,
+    about: "node",
+    subject: after.name,
+    port: after.port,
+    tone,
+    text: `${after.name} (port ${after.port}) ${words}`,
+  });
+  if (before.state !== after.state) {
+    const { tone, words } = STATE_WORDS[after.state];
+    const back = after.state === "live" && before.state !== "joining" ? `${words} again` : words;
+    return [change(tone, back, after.sinceMs)];
+  }
+  if (after.state === "live" && before.pid !== null && after.pid !== before.pid) {
+    return [change("info", `was started anew as process ${after.pid ?? "unknown"}`)];
+  }
+  if (after.problem !== null && after.problem !== before.problem) {
+    return [change("warning", `reports: ${after.problem}`)];
+  }
+  return [];
+}
+
+function tabletChanges(before: TabletStatus, after: TabletStatus, nowMs: number): Change[] {
+  const changes: Change[] = [];
+  const say = (tone: ChangeTone, words: string) =>
+    changes.push({
+      atMs: nowMs,
+      about: "tablet",
+      subject: after.id,
+      port: null,
+      tone,
+      text: `Tablet ${after.id} ${words}`,
+    });
+  if (before.primary !== after.primary) {
+    if (after.primary === null) say("danger", `lost its primary, backend/${before.primary}`);
+    else {
+      const from = before.primary === null ? "" : ` from backend/${before.primary}`;
+      say("info", `moved its primary${from} to backend/${after.primary} (epoch ${after.epoch})`);
+    }
+  }
+  const here = holders(before), there = holders(after);
+  const left = [...here].filter((id) => !there.has(id));
+  const came = [...there].filter((id) => !here.has(id));
+  if (left.length > 0) {
+    say("warning", `goes on without ${backends(left)}: ${inSync(after)} in sync`);
+  }
+  if (came.length > 0) say("success", `has ${backends(came)} in sync again: ${inSync(after)}`);
+  if (before.state !== after.state) {
+    if (after.state === "healthy") say("success", "is healthy again");
+    if (after.state === "readonly") say("danger", "takes no writes until another replica is back");
+    if (after.state === "unavailable") say("danger", "does not serve: it has no working primary");
+    if (after.state === "degraded" && before.state !== "healthy") {
+      say("success", "serves reads and writes again");
+    }
+  }
+  return changes;
+}
+
+function holders(tablet: TabletStatus): Set<number> {
+  return new Set(
+    tablet.primary === null ? tablet.secondaries : [tablet.primary, ...tablet.secondaries],
+  );
+}
+
+function inSync(tablet: TabletStatus): string {
+  const { size } = holders(tablet);
+  const wished = tablet.members?.length;
+  return wished === undefined ? `${size} replicas` : `${size} of ${wished} replicas`;
+}
+
+function backends(ids: readonly number[]): string {
+  return ids.map((id) => `backend/${id}`).join(" and ");
+}
