@@ -109,7 +109,9 @@ export const ClusterConfig = z.strictObject({
   config.node.forEach((node, index) => {
     const name = `${node.role}/${node.id}`, port = `${node.host}:${node.port}`;
     if (names.has(name)) issue(["node", index, "id"], `an id that no other ${node.role} has`);
-    if (ports.has(port)) issue(["node", index, "port"], `a port that no other node on ${node.host} has`);
+    if (ports.has(port)) {
+      issue(["node", index, "port"], `a port that no other node on ${node.host} has`);
+    }
     names.add(name);
     ports.add(port);
   });

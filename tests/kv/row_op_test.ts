@@ -22,8 +22,10 @@ Deno.test("a row operation applies all of its mutations or none", async () => {
     row: "r",
     mutations: [put("a", "3"), { kind: "add", column: "b", by: 1 }],
   };
-  await assert.rejects(kv.apply(failing), (error) =>
-    error instanceof KvError && error.code === "invalid_request");
+  await assert.rejects(
+    kv.apply(failing),
+    (error) => error instanceof KvError && error.code === "invalid_request",
+  );
   assert.equal(decodeText((await kv.get("r", "a"))!.value), "1");
 });
 
@@ -45,14 +47,22 @@ Deno.test("append gives out ascending numbers and never one twice, even after de
 
 Deno.test("pages of a row follow each other in both directions without gaps", async () => {
   const kv = new MemoryKv();
-  const mutations = Array.from({ length: 25 }, (_, i) => put(`m/${String(i).padStart(2, "0")}`, "v"));
+  const mutations = Array.from(
+    { length: 25 },
+    (_, i) => put(`m/${String(i).padStart(2, "0")}`, "v"),
+  );
   await kv.apply({ row: "r", mutations: [...mutations, put("a", "x"), put("z", "y")] });
   await kv.apply({ row: "s", mutations });
   for (const reverse of [false, true]) {
     const seen: string[] = [];
     let after: string | undefined;
     for (;;) {
-      const options = { prefix: "m/", limit: 4, reverse, ...(after === undefined ? {} : { after }) };
+      const options = {
+        prefix: "m/",
+        limit: 4,
+        reverse,
+        ...(after === undefined ? {} : { after }),
+      };
       const page = await kv.getRow("r", options);
       seen.push(...page.cells.map((cell) => cell.column));
       if (page.next === null) break;
