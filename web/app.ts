@@ -12,6 +12,7 @@ import { respondStyleguide } from "./pages/respond_styleguide.tsx";
 import { accountPageRoutes } from "./routes/account_page.tsx";
 import { accountRoutes } from "./routes/accounts.ts";
 import { adminRoutes } from "./routes/admin.ts";
+import { apiDocsRoutes } from "./routes/api_docs.tsx";
 import { driveRoutes } from "./routes/drive.ts";
 import { mailRoutes } from "./routes/mail.ts";
 import { pageRoutes } from "./routes/pages.tsx";
@@ -37,6 +38,7 @@ export function createApp(context: FullContext, options: AppOptions = {}): Hono<
   app.route("/api/v1/admin", adminRoutes(context));
   app.route("/api/v1/mail", mailRoutes(context));
   app.route("/api/v1/drive", driveRoutes(context));
+  app.route("/", apiDocsRoutes(assets));
   app.route("/", accountPageRoutes(context, assets));
   app.route("/", pageRoutes(context, assets));
 

@@ -40,6 +40,7 @@ export const frameScreens: readonly Screen[] = [
   },
   { name: "not-found", path: "/no/such/page", user: "alice" },
   { name: "store-away", path: "/account", user: "alice", storeAway: true },
+  { name: "api-docs", path: "/api/docs" },
   { name: "styleguide", path: "/styleguide", user: "alice", whole: true },
   {
     name: "shell",
