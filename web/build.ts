@@ -32,7 +32,7 @@ export async function ensureBuilt(): Promise<void> {
 async function isFresh(): Promise<boolean> {
   const built = await modifiedMs(MANIFEST);
   if (built === null) return false;
-  const sources = [path.join(WEB, "ui"), path.join(WEB, "browser"), path.join(WEB, "build.ts")];
+  const sources = ["ui", "browser", "pages/pages.css", "build.ts"].map((it) => path.join(WEB, it));
   for (const source of sources) {
     if (await newestMs(source) > built) return false;
   }
