@@ -2,7 +2,12 @@
  * Commands between their two forms: with values attached, as the code uses them, and as the bytes
  * of a log entry (the format is told in proto/command.ts).
  */
-import { CommandHead, type RequestStamp, RowOpHead, type ValueHead } from "../proto/command.ts";
+import {
+  CommandHead,
+  type RequestStamp,
+  type RowOpHead,
+  type ValueHead,
+} from "../proto/command.ts";
 import type { Epoch } from "../proto/ids.ts";
 import { isBlobRef } from "./cell_store.ts";
 import type { LogRowOp, LogValue } from "./row_op.ts";

@@ -19,7 +19,7 @@ import type { RouteTable } from "../proto/routes.ts";
 import type { GroupShell } from "./backend_group.ts";
 import { refusal } from "./backend_refusal.ts";
 import type { BlobIntake } from "./blob_intake.ts";
-import { type Handlers } from "./net/rpc_service.ts";
+import type { Handlers } from "./net/rpc_service.ts";
 import type { Peers } from "./peers.ts";
 
 export interface BackendServiceOptions {
