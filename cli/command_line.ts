@@ -8,6 +8,7 @@ import { Command, CommanderError, InvalidArgumentError } from "@commander-js/ext
 import metadata from "../deno.json" with { type: "json" };
 import { type Role, ROLES } from "../proto/cluster_config.ts";
 import { PROTOCOL_VERSION } from "../proto/version.ts";
+import { importLater } from "../roles/import_later.ts";
 import type { NodeOrder } from "./admin.ts";
 import type { ClusterFlags } from "./cluster_flags.ts";
 import { DONE, WRONG_USE } from "./exit_status.ts";
@@ -57,8 +58,14 @@ ${STATUS_HELP}`,
     )
     .option("--host <names>", "take these for this host's names in the configuration", nameList)
     .action(async (flags) => {
-      const { loadConfig } = await import("../roles/config_file.ts");
-      const { up } = await import("../roles/supervisor.ts");
+      const { loadConfig } = await importLater<typeof import("../roles/config_file.ts")>(
+        "../roles/config_file.ts",
+        import.meta.url,
+      );
+      const { up } = await importLater<typeof import("../roles/supervisor.ts")>(
+        "../roles/supervisor.ts",
+        import.meta.url,
+      );
       const { only = [], host: hosts = [], portOffset = 0, json = false } = flags;
       const loaded = await loadConfig({ path: flags.config, dataDir: flags.data, portOffset });
       end(await up({ loaded, portOffset, only, hosts, json }));
@@ -70,14 +77,18 @@ ${STATUS_HELP}`,
   return program as unknown as Command;
 }
 
+const loadAdmin = () => importLater<typeof import("./admin.ts")>("./admin.ts", import.meta.url);
+const loadUser = () => importLater<typeof import("./user.ts")>("./user.ts", import.meta.url);
+const loadKv = () => importLater<typeof import("./kv.ts")>("./kv.ts", import.meta.url);
+
 function addAdminCommands(program: Command<[]>, end: (status: number) => void): void {
   const admin = program.command("admin").description("look at the cluster and operate it");
   clusterFlags(admin.command("status"))
     .description("nodes and tablets")
-    .action(async (flags) => end(await (await import("./admin.ts")).adminStatus(flags)));
+    .action(async (flags) => end(await (await loadAdmin()).adminStatus(flags)));
   clusterFlags(admin.command("tablets"))
     .description("tablets: range, epoch, primary, secondaries, size")
-    .action(async (flags) => end(await (await import("./admin.ts")).adminTablets(flags)));
+    .action(async (flags) => end(await (await loadAdmin()).adminTablets(flags)));
   const orders: [NodeOrder, string][] = [
     ["kill", "end a node with SIGKILL; it stays down"],
     ["restart", "start a node, ending it in good order first if it runs"],
@@ -87,19 +98,17 @@ function addAdminCommands(program: Command<[]>, end: (status: number) => void): 
     clusterFlags(admin.command(order))
       .description(description)
       .argument("<node>", "its port, or its name as in backend/3")
-      .action(async (node, flags) =>
-        end(await (await import("./admin.ts")).adminOrder(order, node, flags))
-      );
+      .action(async (node, flags) => end(await (await loadAdmin()).adminOrder(order, node, flags)));
   }
   clusterFlags(admin.command("rows"))
     .description("the raw rows that a backend holds, page by page")
     .argument("<node>", "its port, or its name as in backend/3")
     .option("--start <key>", "first row wanted")
     .option("--limit <n>", "cells on the page, 1 to 500", numberWithin(1, 500))
-    .action(async (node, flags) => end(await (await import("./admin.ts")).adminRows(node, flags)));
+    .action(async (node, flags) => end(await (await loadAdmin()).adminRows(node, flags)));
   clusterFlags(admin.command("verify"))
     .description("compare the digests of all replicas; exit status 1 when two differ")
-    .action(async (flags) => end(await (await import("./admin.ts")).adminVerify(flags)));
+    .action(async (flags) => end(await (await loadAdmin()).adminVerify(flags)));
 }
 
 function addUserCommands(program: Command<[]>, end: (status: number) => void): void {
@@ -109,20 +118,20 @@ function addUserCommands(program: Command<[]>, end: (status: number) => void): v
     .argument("<name>")
     .option("--admin", "make it an administrator")
     .option("--password-stdin", "take the password from standard input")
-    .action(async (name, flags) => end(await (await import("./user.ts")).userAdd(name, flags)));
+    .action(async (name, flags) => end(await (await loadUser()).userAdd(name, flags)));
   clusterFlags(user.command("passwd"))
     .description("set a new password and end the account's sessions")
     .argument("<name>")
     .option("--password-stdin", "take the password from standard input")
-    .action(async (name, flags) => end(await (await import("./user.ts")).userPasswd(name, flags)));
+    .action(async (name, flags) => end(await (await loadUser()).userPasswd(name, flags)));
   clusterFlags(user.command("admin"))
     .description("make an account an administrator")
     .argument("<name>")
     .option("--revoke", "take the right away again")
-    .action(async (name, flags) => end(await (await import("./user.ts")).userAdmin(name, flags)));
+    .action(async (name, flags) => end(await (await loadUser()).userAdmin(name, flags)));
   clusterFlags(user.command("list"))
     .description("all accounts")
-    .action(async (flags) => end(await (await import("./user.ts")).userList(flags)));
+    .action(async (flags) => end(await (await loadUser()).userList(flags)));
 }
 
 function addKvCommands(program: Command<[]>, end: (status: number) => void): void {
@@ -135,13 +144,13 @@ function addKvCommands(program: Command<[]>, end: (status: number) => void): voi
     .description("write the value of a cell to standard output, byte for byte")
     .argument("<row>").argument("<column>")
     .action(async (row, column, flags) =>
-      end(await (await import("./kv.ts")).kvGet({ row, column }, flags))
+      end(await (await loadKv()).kvGet({ row, column }, flags))
     );
   clusterFlags(kv.command("put"))
     .description("write a cell, whatever was there")
     .argument("<row>").argument("<column>").argument("[value]").option(...file)
     .action(async (row, column, value, flags) =>
-      end(await (await import("./kv.ts")).kvPut({ row, column }, { ...flags, value }, flags))
+      end(await (await loadKv()).kvPut({ row, column }, { ...flags, value }, flags))
     );
   clusterFlags(kv.command("cput"))
     .description("write a cell if its value is OLD")
@@ -153,18 +162,18 @@ function addKvCommands(program: Command<[]>, end: (status: number) => void): voi
       const old = absent ? null : first;
       const value = absent && flags.file === undefined ? first : second;
       const change = { old, next: { file: flags.file, value } };
-      end(await (await import("./kv.ts")).kvCput({ row, column }, change, flags));
+      end(await (await loadKv()).kvCput({ row, column }, change, flags));
     });
   clusterFlags(kv.command("delete"))
     .description("delete a cell")
     .argument("<row>").argument("<column>")
     .action(async (row, column, flags) =>
-      end(await (await import("./kv.ts")).kvDelete({ row, column }, flags))
+      end(await (await loadKv()).kvDelete({ row, column }, flags))
     );
   clusterFlags(kv.command("scan"))
     .description("list the cells of rows that begin with PREFIX")
     .argument("<prefix>").option("--limit <n>", "cells, default 100", numberWithin(1, 1_000_000))
-    .action(async (prefix, flags) => end(await (await import("./kv.ts")).kvScan(prefix, flags)));
+    .action(async (prefix, flags) => end(await (await loadKv()).kvScan(prefix, flags)));
 }
 
 /** The flags that every command takes. */

@@ -4,21 +4,18 @@
  */
 import { Role, ROLES } from "../proto/cluster_config.ts";
 import { loadConfig } from "../roles/config_file.ts";
+import { runNode } from "../roles/node_process.ts";
 import { nearestWord } from "../roles/nearest_word.ts";
 import { UsageError } from "./exit_status.ts";
 
 const FLAGS = ["role", "id", "config", "data", "port-offset"] as const;
 type Flag = typeof FLAGS[number];
 
-export const asksForNode = (args: readonly string[]): boolean =>
-  args.some((arg) => arg === "--role" || arg.startsWith("--role="));
-
 /** Runs the node until something ends it. Resolves with the exit status. */
 export async function runNodeCommand(args: readonly string[]): Promise<number> {
   const flags = readFlags(args);
   const role = Role.safeParse(flags.get("role"));
   if (!role.success) throw badValue("role", `one of ${ROLES.join(", ")}`, flags.get("role"));
-  const { runNode } = await import("../roles/node_process.ts");
   const loaded = await loadConfig({
     path: flags.get("config"),
     dataDir: flags.get("data"),

@@ -11,11 +11,10 @@
  * The first `up` makes the first four; other hosts of the same cluster get copies of them. Files with
  * secrets are readable by their owner only.
  */
-import { X509Certificate } from "node:crypto";
 import { join } from "node:path";
 import { z } from "zod";
 import type { ClusterConfig, NodeEntry } from "../proto/cluster_config.ts";
-import { makeSelfSignedCertificate } from "./supervisor_certificate.ts";
+import { importLater } from "./import_later.ts";
 
 export const TLS_CERT_FILE = "tls_cert.pem";
 export const TLS_KEY_FILE = "tls_key.pem";
@@ -191,6 +190,7 @@ async function writeCertificate(dir: string, config: ClusterConfig): Promise<voi
   const hosts = config.node.map((node) => node.host);
   const names = [domain, "localhost", "127.0.0.1", publicName, ...hosts]
     .filter((name) => !["", "0.0.0.0", "::"].includes(name));
+  const { makeSelfSignedCertificate } = await loadCertificates();
   const pair = await makeSelfSignedCertificate({
     names: [...new Set(names)],
     // A day back, for clients whose clocks are behind.
@@ -204,13 +204,20 @@ async function writeCertificate(dir: string, config: ClusterConfig): Promise<voi
 async function renewCertificate(dir: string, config: ClusterConfig): Promise<void> {
   try {
     const pem = await Deno.readTextFile(join(dir, TLS_CERT_FILE));
-    const expiresMs = Date.parse(new X509Certificate(pem).validTo);
-    if (expiresMs - Date.now() > RENEW_BEFORE_MS) return;
+    const { expiryMs } = await loadCertificates();
+    if (expiryMs(pem) - Date.now() > RENEW_BEFORE_MS) return;
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
   await writeCertificate(dir, config);
 }
+
+/** Only who makes a cluster needs them; a node finds everything made. */
+const loadCertificates = () =>
+  importLater<typeof import("./supervisor_certificate.ts")>(
+    "./supervisor_certificate.ts",
+    import.meta.url,
+  );
 
 const toJson = (file: ClusterFile): string => `${JSON.stringify(file, null, 2)}\n`;
 

@@ -9,6 +9,7 @@ import type { NodeEntry, Role } from "../proto/cluster_config.ts";
 import { ClusterFolderError, nodeDir, openClusterFolder } from "./cluster_folder.ts";
 import type { LoadedConfig } from "./config_file.ts";
 import { realEnv } from "./env.ts";
+import { importLater } from "./import_later.ts";
 import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
 
 /** After this the process ends without having finished. */
@@ -18,11 +19,19 @@ type RunRole = (context: RoleContext) => Promise<RunningRole>;
 
 /** Each role is loaded by the process that runs it and by no other. */
 const LOADERS: Record<Role, () => Promise<RunRole>> = {
-  coordinator: async () => (await import("./coordinator.ts")).runCoordinator,
-  backend: async () => (await import("./backend.ts")).runBackend,
-  frontend: async () => (await import("./frontend.ts")).runFrontend,
-  balancer: async () => (await import("./balancer.ts")).runBalancer,
-  mail: async () => (await import("./mail.ts")).runMail,
+  coordinator: async () =>
+    (await importLater<typeof import("./coordinator.ts")>("./coordinator.ts", import.meta.url))
+      .runCoordinator,
+  backend: async () =>
+    (await importLater<typeof import("./backend.ts")>("./backend.ts", import.meta.url)).runBackend,
+  frontend: async () =>
+    (await importLater<typeof import("./frontend.ts")>("./frontend.ts", import.meta.url))
+      .runFrontend,
+  balancer: async () =>
+    (await importLater<typeof import("./balancer.ts")>("./balancer.ts", import.meta.url))
+      .runBalancer,
+  mail: async () =>
+    (await importLater<typeof import("./mail.ts")>("./mail.ts", import.meta.url)).runMail,
 };
 
 /** Runs until something ends it. Resolves with the exit status. */

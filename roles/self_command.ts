@@ -15,7 +15,15 @@ export function selfCommand(role: Role, args: readonly string[]): SelfCommand {
   return {
     program: Deno.execPath(),
     args: [...programArgs(), ...args],
-    env: { DENO_V8_FLAGS: V8_FLAGS[role], DENO_NO_UPDATE_CHECK: "1", NO_COLOR: "1" },
+    env: {
+      DENO_V8_FLAGS: V8_FLAGS[role],
+      // Threads share two heaps of the C library instead of having one each.
+      MALLOC_ARENA_MAX: "2",
+      // Deno then answers SIGUSR2 by giving memory back; see supervised_node.ts.
+      DENO_USR2_MEMORY_TRIM: "1",
+      DENO_NO_UPDATE_CHECK: "1",
+      NO_COLOR: "1",
+    },
   };
 }
 

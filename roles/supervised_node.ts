@@ -17,6 +17,8 @@ const BACKOFF_MS_MAX = 10_000;
 const HEALTHY_AFTER_MS = 30_000;
 /** How long a child may take to stop before it is killed. */
 const SHUTDOWN_GRACE_MS = 5_000;
+/** Long enough after the start for the garbage of loading and connecting to be garbage. */
+const TRIM_AFTER_READY_MS = 3_000;
 /** Handing over primaries takes longer than closing. */
 const DRAIN_GRACE_MS = 30_000;
 
@@ -60,6 +62,7 @@ export class SupervisedNode {
   #sinceMs = Date.now();
   #backoffMs = FIRST_BACKOFF_MS;
   #restartTimer: ReturnType<typeof setTimeout> | undefined;
+  #trimTimer: ReturnType<typeof setTimeout> | undefined;
   #restarts = 0;
   #lastExit: string | null = null;
 
@@ -109,6 +112,7 @@ export class SupervisedNode {
       // A grandchild could keep an output open; the process's own last words are in by then.
       await Promise.race([outputs, new Promise((resolve) => setTimeout(resolve, 200))]);
       this.#life = null;
+      clearTimeout(this.#trimTimer);
       this.#afterExit(spawn, describeExit(status), Date.now() - startedMs);
     });
     this.#life = { process, spawn, startedMs, lifeline: process.stdin, gone };
@@ -116,7 +120,20 @@ export class SupervisedNode {
 
   /** `/readyz` says yes. */
   markReady(): void {
-    if (this.#state === "starting") this.#enter("running");
+    if (this.#state !== "starting" || this.#life === null) return;
+    this.#enter("running");
+    const { spawn } = this.#life;
+    this.#trimTimer = setTimeout(() => this.#trimMemory(spawn), TRIM_AFTER_READY_MS);
+  }
+
+  /**
+   * Asks the process to collect its garbage and give the memory back: what it took to load the program
+   * is a tenth of what it holds. Only for processes that said they are ready, and so can listen.
+   */
+  #trimMemory(spawn: string): void {
+    if (this.#life?.spawn === spawn && this.#options.command.env.DENO_USR2_MEMORY_TRIM === "1") {
+      this.#signal("SIGUSR2");
+    }
   }
 
   /** SIGKILL, and stays down. Resolves when the process is gone. */
@@ -170,6 +187,7 @@ export class SupervisedNode {
 
   close(): void {
     clearTimeout(this.#restartTimer);
+    clearTimeout(this.#trimTimer);
     this.#log.close();
   }
 

@@ -10,6 +10,7 @@
  *     extendedKeyUsage   serverAuth
  *     subjectAltName     every name and address under which the cluster is reached
  */
+import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 
 export interface CertificateRequest {
@@ -78,6 +79,11 @@ export async function makeSelfSignedCertificate(request: CertificateRequest): Pr
     )),
   );
   return { certificate: pem("CERTIFICATE", signed), privateKey: pem("PRIVATE KEY", privateKey) };
+}
+
+/** When a certificate in PEM ends, in milliseconds since 1970. */
+export function expiryMs(pem: string): number {
+  return Date.parse(new X509Certificate(pem).validTo);
 }
 
 function extensions(names: readonly string[]): Bytes {

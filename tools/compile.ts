@@ -9,7 +9,7 @@
  */
 import { existing } from "./run_step.ts";
 import { buildSingleFile } from "./single_file.ts";
-import { findWorkers } from "./find_workers.ts";
+import { findHiddenModules } from "./find_modules.ts";
 
 const OUTPUT = "dist/penncloud";
 const COMPILE_TIMEOUT_MS = 180_000;
@@ -24,12 +24,14 @@ console.log(`${OUTPUT}: ${await versionOf(OUTPUT)}, ${(size / 2 ** 20).toFixed(1
 
 /** False, with the reason printed, when the base binary is not to be had. */
 async function compile(): Promise<boolean> {
-  const includes = await existing(["web/dist", ...await findWorkers()]);
+  const { workers, later } = await findHiddenModules();
+  const includes = await existing(["web/dist", ...workers, ...later]);
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [
       "compile",
       "--allow-all",
       "--no-check",
+      "--v8-flags=--max-semi-space-size=2,--single-threaded-gc",
       ...includes.flatMap((path) => ["--include", path]),
       "--output",
       OUTPUT,

@@ -9,7 +9,7 @@
  */
 import { basename, dirname, join, relative, resolve } from "node:path";
 import * as esbuild from "esbuild";
-import { findWorkers, WORKER_URL } from "./find_workers.ts";
+import { findHiddenModules, plainImports } from "./find_modules.ts";
 
 /** npm packages for Node expect `require` even in a module. */
 const REQUIRE_BANNER =
@@ -40,7 +40,7 @@ export async function buildSingleFile(output: string): Promise<void> {
  */
 async function bundle(outdir: string): Promise<void> {
   const root = resolve(".");
-  const workers = await findWorkers();
+  const { workers } = await findHiddenModules();
   try {
     await esbuild.build({
       entryPoints: {
@@ -72,20 +72,16 @@ async function bundle(outdir: string): Promise<void> {
   }
 }
 
-/** `new URL("./x_worker.ts", import.meta.url)` becomes `new URL("./x_worker.js", …)`. */
+/** All bundles lie in one folder, so a worker is beside whoever starts it. */
 function besideEachOther(root: string): esbuild.Plugin {
   return {
-    name: "workers-beside-each-other",
+    name: "plain-imports",
     setup(build) {
-      build.onLoad({ filter: /\.ts$/ }, async ({ path }) => {
+      build.onLoad({ filter: /\.tsx?$/ }, async ({ path }) => {
         if (relative(root, path).startsWith("node_modules")) return null;
-        const source = await Deno.readTextFile(path);
-        if (!source.match(WORKER_URL)) return null;
-        const contents = source.replace(
-          WORKER_URL,
-          (_, name: string) => `new URL("./${basename(name)}.js", import.meta.url)`,
-        );
-        return { contents, loader: "ts" };
+        const source = await Deno.readTextFile(path), contents = plainImports(source);
+        if (contents === source) return null;
+        return { contents, loader: path.endsWith("x") ? "tsx" : "ts" };
       });
     },
   };
@@ -123,7 +119,7 @@ if [ ! -x "$dir/deno" ]; then
 fi
 PENNCLOUD_ASSETS=$dir/web/dist DENO_DIR=$cache/deno DENO_NO_UPDATE_CHECK=1
 export PENNCLOUD_ASSETS DENO_DIR DENO_NO_UPDATE_CHECK
-exec "$dir/deno" run -A --quiet --no-config --no-lock --no-remote "$dir/program/main.js" "$@"
+exec "$dir/deno" run -A --quiet --v8-flags=--max-semi-space-size=2,--single-threaded-gc --no-config --no-lock --no-remote "$dir/program/main.js" "$@"
 `;
   // The archive begins on the line after the last one.
   return lines(lines(0).split("\n").length);
