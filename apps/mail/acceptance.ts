@@ -7,6 +7,7 @@
 import { type Env, freshId } from "../../kv/env.ts";
 import { KvError } from "../../kv/errors.ts";
 import { type Condition, encodeJson, type Kv, type Mutation } from "../../kv/kv.ts";
+import type { RowResult } from "../../kv/kv.ts";
 import { isLocal, localUser, uniqueAddresses } from "./addresses.ts";
 import { type BodyStore, type ByteSource, entryHolder, outboxHolder } from "./body_store.ts";
 import * as keys from "./keys.ts";
@@ -89,10 +90,12 @@ export class Acceptance {
       const summary = await options.summarize(joined(head));
       const filed = { ...summary, receivedMs: nowMs, size: body.size, body };
       const mutations: Mutation[] = [];
+      let noteUid = (_filed: RowResult & { applied: true }): Promise<unknown> => Promise.resolve();
       if (sender !== null && sent !== undefined) {
         const mailbox = new Mailbox({ kv: this.#kv, env: this.#env, user: sender });
         const bcc = sent.bcc === undefined || sent.bcc.length === 0 ? {} : { bcc: sent.bcc };
         const entry: MessageEntry = { ...filed, ...bcc, id: sent.id, flags: ["seen"] };
+        noteUid = (filed) => mailbox.noteUid("sent", entry, filed);
         mutations.push(...await mailbox.addition("sent", entry), ...sent.mutations, {
           kind: "put",
           column: keys.sentColumn(sent.id),
@@ -116,7 +119,10 @@ export class Acceptance {
         mutations,
       });
       sure = true;
-      if (result.applied) return { accepted: true, pointer };
+      if (result.applied) {
+        await noteUid(result);
+        return { accepted: true, pointer };
+      }
     } catch (error) {
       // When nobody knows whether it was accepted, the bytes stay until the index tells.
       if (sure || (error instanceof KvError && error.outcome === "not_applied")) {

@@ -110,7 +110,8 @@ export class Drafts {
     if (!result.applied) {
       throw new MailError("draft_gone", "This draft has been sent or deleted");
     }
-    return { placed: { entry, folderId: "drafts", uid: result.numbers[0]! }, saved };
+    const uid = await mailbox.noteUid("drafts", entry, result);
+    return { placed: { entry, folderId: "drafts", uid }, saved };
   }
 
   async find(user: string, id: string): Promise<SavedDraft | null> {

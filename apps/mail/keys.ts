@@ -9,8 +9,9 @@
  *       count/<folderId>/uid          counter: the last UID given out; it never goes back
  *       count/<folderId>/total        counter
  *       count/<folderId>/unread       counter
- *       m/<folderId>/<uid, 10 digits> JSON MessageEntry: what a list shows, and where the body is
- *       id/<messageId>                JSON Place: the folder, and a UID that is surely smaller
+ *       m/<folderId>/<ms, 14 digits>/<id>  JSON StoredEntry: what a list shows, by time of arrival
+ *       u/<folderId>/<uid, 10 digits> JSON {id, ms}: the same messages by UID, for IMAP
+ *       id/<messageId>                JSON Place: where its entry is, or that it is gone
  *       gone/<ms, 14 digits>/<id>     when a message went for good; its id/ stays as a tombstone
  *       draft/<messageId>             JSON DraftContent, the text that is being written
  *       upload/<uploadId>             JSON Upload: an attachment that waits for its message
@@ -19,7 +20,7 @@
  *     <bodyId>/body                   raw MIME or an upload, see body_store.ts
  *     <letter>=outbox                 index of all outboxes, see outbox.ts
  *
- * An entry takes about 500 bytes, so `store.row_max_bytes` (64 MiB) is room for some 120 000
+ * An entry takes about 600 bytes, so `store.row_max_bytes` (64 MiB) is room for some 100 000
  * messages per user; beyond it deliveries are refused with "mailbox full". Splitting old mail into
  * rows of its own is not here.
  */
@@ -33,19 +34,22 @@ export const DRAFT = "draft/";
 export const mailRow = (user: string): string => `${user}/mail`;
 export const bodyRow = (bodyId: string): string => `${bodyId}/body`;
 
-const uidDigits = (uid: number): string => String(uid).padStart(10, "0");
+const digits = (value: number, count: number): string =>
+  String(Math.max(0, Math.floor(value))).padStart(count, "0");
 
 export const folderColumn = (folderId: string): string => `${FOLDER}${folderId}`;
 export const uidCounter = (folderId: string): string => `${COUNT}${folderId}/uid`;
 export const totalCounter = (folderId: string): string => `${COUNT}${folderId}/total`;
 export const unreadCounter = (folderId: string): string => `${COUNT}${folderId}/unread`;
 export const entryPrefix = (folderId: string): string => `m/${folderId}/`;
-export const entryColumn = (folderId: string, uid: number): string =>
-  `${entryPrefix(folderId)}${uidDigits(uid)}`;
-export const uidOfColumn = (column: string): number => Number(column.slice(-10));
+export const entryColumn = (folderId: string, at: { ms: number; id: string }): string =>
+  `${entryPrefix(folderId)}${digits(at.ms, 14)}/${at.id}`;
+export const uidPrefix = (folderId: string): string => `u/${folderId}/`;
+export const uidColumn = (folderId: string, uid: number): string =>
+  `${uidPrefix(folderId)}${digits(uid, 10)}`;
 export const idColumn = (messageId: string): string => `id/${messageId}`;
 export const goneColumn = (ms: number, messageId: string): string =>
-  `${GONE}${String(Math.floor(ms)).padStart(14, "0")}/${messageId}`;
+  `${GONE}${digits(ms, 14)}/${messageId}`;
 export const draftColumn = (messageId: string): string => `${DRAFT}${messageId}`;
 export const uploadColumn = (uploadId: string): string => `${UPLOAD}${uploadId}`;
 export const sentColumn = (messageId: string): string => `sent/${messageId}`;

@@ -122,7 +122,7 @@ export class Mail {
 
   async list(
     user: string,
-    options: { folder: string; limit: number; before?: number },
+    options: { folder: string; limit: number; before?: string },
   ): Promise<EntryPage & { folder: Folder }> {
     const mailbox = this.mailbox(user), folder = await mailbox.folder(options.folder);
     return { ...await mailbox.list(folder.id, options), folder };

@@ -3,16 +3,14 @@
  * single row operation, so nobody ever sees a message in two folders or in none, and the counters
  * always agree with the entries.
  *
- * A message is found by its id through its Place: the folder and a UID that was the folder's last
- * one shortly before the message came in. The store gives out the UID within the operation
- * (`append`), so it cannot be part of what that same operation writes; but it is larger than any
- * that was read before, and only the deliveries of that very moment lie between. A few entries
- * behind `after` is the message. The Place of a deleted message stays for a while as a tombstone,
- * so that a delivery which is repeated late does not bring it back.
+ * A message is found by its id through its Place, which names its entry exactly. The Place of a
+ * deleted message stays for a while as a tombstone, so that a delivery which is repeated late does
+ * not bring it back. Lists go by time of arrival, so a message that is moved keeps its place in
+ * time, while its UID in the new folder is a new one, as IMAP demands.
  */
 import type { Env } from "../../kv/env.ts";
 import { type Condition, decodeJson, decodeText, encodeJson, type Kv } from "../../kv/kv.ts";
-import type { Mutation, RowPage } from "../../kv/kv.ts";
+import type { Cell, Mutation, RowPage, RowResult } from "../../kv/kv.ts";
 import {
   ARCHIVE,
   checkFolderName,
@@ -25,18 +23,25 @@ import {
 } from "./folders.ts";
 import * as keys from "./keys.ts";
 import { MailError } from "./mail_error.ts";
-import { decodeEntry, isUnread, type MessageEntry, type PlacedEntry } from "./message_entry.ts";
+import {
+  decodeEntry,
+  encodeEntry,
+  isUnread,
+  type MessageEntry,
+  type PlacedEntry,
+} from "./message_entry.ts";
 
-type Place = { readonly folder: string; readonly after: number } | { readonly goneMs: number };
+type Place = { readonly folder: string; readonly ms: number } | { readonly goneMs: number };
 
 export interface FoundEntry extends PlacedEntry {
+  readonly uidAfter: number;
   readonly conditions: readonly Condition[];
 }
 
 export interface EntryPage {
   readonly entries: readonly PlacedEntry[];
-  /** The UID to continue behind; null at the end. */
-  readonly next: number | null;
+  /** Pass as `before` for the next page; null at the end. */
+  readonly next: string | null;
 }
 
 const ATTEMPTS_MAX = 12;
@@ -129,13 +134,13 @@ export class Mailbox {
     });
   }
 
-  /** A page of one folder by UID, newest first; `before` is a former page's `next`. */
-  async list(folderId: string, options: { limit: number; before?: number }): Promise<EntryPage> {
-    const prefix = keys.entryPrefix(folderId);
+  /** A page of one folder, newest first; `before` is a former page's `next`, or nonsense. */
+  async list(folderId: string, options: { limit: number; before?: string }): Promise<EntryPage> {
+    const prefix = keys.entryPrefix(folderId), { before } = options;
     const entries: PlacedEntry[] = [];
-    let after = options.before === undefined
-      ? undefined
-      : keys.entryColumn(folderId, options.before);
+    let after = before !== undefined && /^\d{14}\/[a-z0-9-]{1,60}$/.test(before)
+      ? prefix + before
+      : undefined;
     while (true) {
       const page: RowPage = await this.#kv.getRow(this.row, {
         prefix,
@@ -143,10 +148,39 @@ export class Mailbox {
         limit: options.limit - entries.length,
         ...(after === undefined ? {} : { after }),
       });
-      entries.push(...page.cells.map((cell) => placed(folderId, cell)));
+      entries.push(...await Promise.all(page.cells.map((cell) => this.#placed(folderId, cell))));
       if (page.next === null) return { entries, next: null };
       after = page.next;
-      if (entries.length >= options.limit) return { entries, next: keys.uidOfColumn(after) };
+      if (entries.length >= options.limit) return { entries, next: after.slice(prefix.length) };
+    }
+  }
+
+  async #placed(folderId: string, cell: Cell): Promise<FoundEntry> {
+    const { entry, uid, uidAfter } = decodeEntry(cell.value!);
+    return {
+      entry,
+      folderId,
+      uid: uid ?? await this.#lookUpUid(folderId, entry.id, uidAfter),
+      uidAfter,
+      conditions: [{ column: cell.column, is: "version", version: cell.version }],
+    };
+  }
+
+  /** For entries whose UID was not noted beside them, because a process died at that moment. */
+  async #lookUpUid(folderId: string, messageId: string, uidAfter: number): Promise<number> {
+    let after = keys.uidColumn(folderId, uidAfter);
+    const prefix = keys.uidPrefix(folderId);
+    // Short at first: nearly always it is the very next one.
+    for (let limit = 2;; limit = 500) {
+      const page = await this.#kv.getRow(this.row, { prefix, after, limit });
+      for (const { column, value } of page.cells) {
+        if ((decodeJson(value!) as { id: string }).id === messageId) {
+          return Number(column.slice(prefix.length));
+        }
+      }
+      // It moved on while we looked; 0 is never a UID.
+      if (page.next === null) return 0;
+      after = page.next;
     }
   }
 
@@ -164,33 +198,12 @@ export class Mailbox {
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const place = await this.#place(messageId);
       if (place === null || "goneMs" in place) return null;
-      const found = await this.#findBehind(messageId, place);
-      if (found !== null) return found;
+      const column = keys.entryColumn(place.folder, { ms: place.ms, id: messageId });
+      const cell = await this.#kv.get(this.row, column);
+      if (cell !== null) return await this.#placed(place.folder, cell);
       // It moved between the two reads: the Place now says where to.
     }
     throw new MailError("conflict", "The message is being moved about; try again");
-  }
-
-  async #findBehind(
-    messageId: string,
-    place: { folder: string; after: number },
-  ): Promise<FoundEntry | null> {
-    const prefix = keys.entryPrefix(place.folder);
-    let after = keys.entryColumn(place.folder, place.after);
-    // Short at first: nearly always it is the very next one.
-    for (let limit = 2;; limit = 200) {
-      const page = await this.#kv.getRow(this.row, { prefix, after, limit });
-      for (const cell of page.cells) {
-        const entry = decodeEntry(cell.value!);
-        if (entry.id !== messageId) continue;
-        return {
-          ...placed(place.folder, cell),
-          conditions: [{ column: cell.column, is: "version", version: cell.version }],
-        };
-      }
-      if (page.next === null) return null;
-      after = page.next;
-    }
   }
 
   async #place(messageId: string): Promise<Place | null> {
@@ -210,21 +223,44 @@ export class Mailbox {
    */
   async addition(folderId: string, entry: MessageEntry): Promise<Mutation[]> {
     const counter = await this.#kv.get(this.row, keys.uidCounter(folderId));
-    const after = counter === null ? 0 : Number(decodeText(counter.value));
+    const uidAfter = counter === null ? 0 : Number(decodeText(counter.value));
+    const { id, receivedMs: ms } = entry;
     return [
       {
         kind: "append",
         counter: keys.uidCounter(folderId),
-        prefix: keys.entryPrefix(folderId),
-        value: encodeJson(entry),
+        prefix: keys.uidPrefix(folderId),
+        value: encodeJson({ id, ms }),
       },
       {
         kind: "put",
-        column: keys.idColumn(entry.id),
-        value: encodeJson({ folder: folderId, after } satisfies Place),
+        column: keys.entryColumn(folderId, { ms, id }),
+        value: encodeEntry({ entry, uid: null, uidAfter }),
+      },
+      {
+        kind: "put",
+        column: keys.idColumn(id),
+        value: encodeJson({ folder: folderId, ms } satisfies Place),
       },
       ...countMutations(folderId, 1, isUnread(entry.flags) ? 1 : 0),
     ];
+  }
+
+  /** Notes the UID beside an entry that was just filed. Best effort: see {@link StoredEntry}. */
+  async noteUid(
+    folderId: string,
+    entry: MessageEntry,
+    filed: RowResult & { applied: true },
+  ): Promise<number> {
+    const uid = filed.numbers[0]!;
+    const column = keys.entryColumn(folderId, { ms: entry.receivedMs, id: entry.id });
+    const value = encodeEntry({ entry, uid, uidAfter: uid - 1 });
+    await this.#kv.apply({
+      row: this.row,
+      conditions: [{ column, is: "version", version: filed.version }],
+      mutations: [{ kind: "put", column, value }],
+    }).catch(() => {});
+    return uid;
   }
 
   /** Files a message once: false when its id was here before, even if it is deleted by now. */
@@ -234,6 +270,7 @@ export class Mailbox {
       conditions: [{ column: keys.idColumn(entry.id), is: "absent" }],
       mutations: await this.addition(folderId, entry),
     });
+    if (result.applied) await this.noteUid(folderId, entry, result);
     return result.applied;
   }
 
@@ -257,16 +294,21 @@ export class Mailbox {
       const entry = options.change?.(found.entry) ?? found.entry;
       const target = options.folderId ?? found.folderId;
       const moves = target !== found.folderId || options.renumber === true;
-      const column = keys.entryColumn(found.folderId, found.uid);
+      const place = { ms: found.entry.receivedMs, id: messageId };
+      const column = keys.entryColumn(found.folderId, place);
       const unread = (isUnread(entry.flags) ? 1 : 0) - (isUnread(found.entry.flags) ? 1 : 0);
       const mutations: Mutation[] = moves
         ? [
           ...await this.addition(target, entry),
-          { kind: "delete", column },
+          // A draft that is saved within the same millisecond has its new entry there already.
+          ...(target === found.folderId && place.ms === entry.receivedMs
+            ? []
+            : [{ kind: "delete", column } as const]),
+          { kind: "delete", column: keys.uidColumn(found.folderId, found.uid) },
           ...countMutations(found.folderId, -1, isUnread(found.entry.flags) ? -1 : 0),
         ]
         : [
-          { kind: "put", column, value: encodeJson(entry) },
+          { kind: "put", column, value: encodeEntry({ ...found, entry }) },
           ...countMutations(found.folderId, 0, unread),
         ];
       const result = await this.#kv.apply({
@@ -275,7 +317,8 @@ export class Mailbox {
         mutations: [...mutations, ...options.more ?? []],
       });
       if (result.applied) {
-        return { entry, folderId: target, uid: moves ? result.numbers[0]! : found.uid };
+        const uid = moves ? await this.noteUid(target, entry, result) : found.uid;
+        return { entry, folderId: target, uid };
       }
       if (result.conditionIndex >= found.conditions.length) {
         throw new MailError("draft_conflict", "Somebody else changed this in the meantime");
@@ -304,7 +347,11 @@ export class Mailbox {
   /** The mutations that take an entry off its place, under `found.conditions`; its id stays taken. */
   departure({ entry, folderId, uid }: FoundEntry): Mutation[] {
     return [
-      { kind: "delete", column: keys.entryColumn(folderId, uid) },
+      {
+        kind: "delete",
+        column: keys.entryColumn(folderId, { ms: entry.receivedMs, id: entry.id }),
+      },
+      { kind: "delete", column: keys.uidColumn(folderId, uid) },
       { kind: "delete", column: keys.draftColumn(entry.id) },
       ...countMutations(folderId, -1, isUnread(entry.flags) ? -1 : 0),
     ];
@@ -346,10 +393,6 @@ export class Mailbox {
 
 /** Ids that we make, or that a client made for us. */
 export const isMessageId = (text: string): boolean => /^[a-z][a-z0-9-]{7,59}$/.test(text);
-
-function placed(folderId: string, cell: { column: string; value?: Uint8Array }): PlacedEntry {
-  return { entry: decodeEntry(cell.value!), folderId, uid: keys.uidOfColumn(cell.column) };
-}
 
 function countMutations(folderId: string, total: number, unread: number): Mutation[] {
   const mutations: Mutation[] = [];

@@ -2,7 +2,7 @@
  * What the index keeps of a message: enough for a list, a search, and to find the body. The body
  * itself is never changed; flags and folder are the index's own.
  */
-import { decodeJson } from "../../kv/kv.ts";
+import { decodeJson, encodeJson } from "../../kv/kv.ts";
 import type { Address } from "./addresses.ts";
 import type { Body } from "./body_store.ts";
 
@@ -42,7 +42,28 @@ export interface PlacedEntry {
   readonly uid: number;
 }
 
-export const decodeEntry = (bytes: Uint8Array): MessageEntry => decodeJson(bytes) as MessageEntry;
+/**
+ * The UID beside the entry is a copy, for lists; the truth is in `u/`. The store gives out a UID
+ * within the operation that files the message, so it cannot be part of what that operation writes:
+ * it is added right after. Where a crash came in between, `uidAfter`, a UID of a moment before, says
+ * where to look.
+ */
+export interface StoredEntry {
+  readonly entry: MessageEntry;
+  readonly uid: number | null;
+  readonly uidAfter: number;
+}
+
+export function decodeEntry(bytes: Uint8Array): StoredEntry {
+  const { uid = null, uidAfter, ...entry } = decodeJson(bytes) as MessageEntry & {
+    uid?: number;
+    uidAfter: number;
+  };
+  return { entry, uid, uidAfter };
+}
+
+export const encodeEntry = ({ entry, uid, uidAfter }: StoredEntry): Uint8Array =>
+  encodeJson({ ...entry, ...(uid === null ? {} : { uid }), uidAfter });
 
 export const isUnread = (flags: readonly string[]): boolean => !flags.includes("seen");
 

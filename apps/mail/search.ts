@@ -94,9 +94,9 @@ export function foldersToSearch(folders: readonly Folder[], terms: readonly Term
 /** A folder being read from its newest entry down. */
 class Stream {
   #buffer: PlacedEntry[] = [];
-  #next: number | null;
+  #next: string | null;
   #ended = false;
-  constructor(readonly mailbox: Mailbox, readonly folderId: string, public before: number | null) {
+  constructor(readonly mailbox: Mailbox, readonly folderId: string, public before: string | null) {
     this.#next = before;
   }
   async peek(): Promise<PlacedEntry | undefined> {
@@ -112,7 +112,8 @@ class Stream {
     return this.#buffer[0];
   }
   take(): void {
-    this.before = this.#buffer.shift()!.uid;
+    const { receivedMs, id } = this.#buffer.shift()!.entry;
+    this.before = `${String(receivedMs).padStart(14, "0")}/${id}`;
   }
 }
 
@@ -149,11 +150,11 @@ export async function searchMailbox(
 }
 
 /** A cursor that is not ours starts from the beginning. */
-function decodeCursor(cursor: string | undefined): Record<string, number> {
+function decodeCursor(cursor: string | undefined): Record<string, string> {
   try {
     const value = JSON.parse(atob(cursor ?? "")) as Record<string, unknown>;
     return Object.fromEntries(
-      Object.entries(value).filter((pair): pair is [string, number] => Number.isInteger(pair[1])),
+      Object.entries(value).filter((pair): pair is [string, string] => typeof pair[1] === "string"),
     );
   } catch {
     return {};

@@ -196,10 +196,7 @@ test("mail is filed by keyboard alone: open, step, select, star, archive, delete
   await page.getByRole("button", { name: "Undo" }).click();
   await rows(page).nth(3).waitFor();
   assert.deepEqual(await subjects(page), ["four", "three", "two", "one"]);
-  await page.keyboard.press("j");
-  await page.keyboard.press("x");
-  await page.keyboard.press("j");
-  await page.keyboard.press("x");
+  for (const key of ["x", "k", "x"]) await page.keyboard.press(key);
   await page.waitForSelector("text=2 selected");
   await page.keyboard.press("#");
   await page.waitForSelector("text=2 messages moved to Trash");

@@ -232,6 +232,7 @@ test("PATCH sets flags and folder, DELETE goes to Trash and then for good", asyn
 
 test("lists go newest first, page by page, and a cursor of nonsense starts at the top", async ({ as, idle }) => {
   for (let i = 0; i < 7; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 2)); // the order is by milliseconds
     await as("ann")("POST", "/messages", { to: "bob@penncloud.test", subject: `${i}` });
     await idle();
   }

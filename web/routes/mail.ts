@@ -103,15 +103,15 @@ export function mailRoutes(context: AppContext & { readonly mail: Mail }): Hono<
   });
 
   routes.get("/messages", async (c) => {
-    const before = Number(c.req.query("cursor") || NaN);
+    const before = c.req.query("cursor");
     const page = await mail.list(name(c), {
       folder: c.req.query("folder") || "INBOX",
       limit: pageLimit(c),
-      ...(Number.isSafeInteger(before) && before > 0 ? { before } : {}),
+      ...(before ? { before } : {}),
     });
     return c.json({
       messages: page.entries.map((placed) => publicMessage(placed, [page.folder])),
-      next: page.next === null ? null : String(page.next),
+      next: page.next,
     });
   });
 

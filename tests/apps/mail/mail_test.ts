@@ -184,8 +184,9 @@ Deno.test("a reply carries In-Reply-To and References and marks what it answers"
 });
 
 Deno.test("flags and counters agree, and a message keeps its id when it moves", async () => {
-  const { mail } = makeWorld(["ann", "bob"]);
+  const { mail, env } = makeWorld(["ann", "bob"]);
   for (const text of ["one", "two", "three"]) {
+    env.nowMs += 1000;
     await mail.send("ann", { to: "bob@penncloud.test", subject: text, text });
     await mail.worker.idle();
   }
@@ -206,8 +207,37 @@ Deno.test("flags and counters agree, and a message keeps its id when it moves", 
   assert.deepEqual(await counts("archive"), [1, 0]);
   assert.equal((await mail.read("bob", id)).entry.subject, "two");
   await mail.update("bob", id, { folder: "INBOX" });
-  // A UID that was given out never comes back.
-  assert.deepEqual((await folderEntries(mail, "bob")).map(({ uid }) => uid), [4, 3, 1]);
+  // It is back in its place in time; a UID that was given out never comes back.
+  assert.deepEqual((await folderEntries(mail, "bob")).map(({ uid }) => uid), [3, 4, 1]);
+});
+
+Deno.test("a UID that a crash kept from being noted is found all the same", async () => {
+  const { mail, kv } = makeWorld(["ann", "bob"]);
+  const mailbox = mail.mailbox("bob");
+  for (const id of ["qfirstone", "qsecondone", "qthirdone"]) {
+    const entry = {
+      id,
+      from: null,
+      to: [],
+      subject: id,
+      dateMs: 1,
+      receivedMs: 1,
+      size: 1,
+      flags: [],
+      snippet: "",
+      hasAttachments: false,
+    };
+    // As if the process had died between the two operations.
+    await kv.apply({ row: mailbox.row, mutations: await mailbox.addition("inbox", entry) });
+  }
+  const entries = await folderEntries(mail, "bob");
+  assert.deepEqual(entries.map(({ entry, uid }) => [entry.id, uid]), [
+    ["qthirdone", 3],
+    ["qsecondone", 2],
+    ["qfirstone", 1],
+  ]);
+  assert.equal((await mail.update("bob", "qsecondone", { folder: "trash" })).uid, 1);
+  assert.deepEqual((await folderEntries(mail, "bob")).map(({ uid }) => uid), [3, 1]);
 });
 
 Deno.test("delete() moves to Trash, from there deletes for good, and the last one out frees the bytes", async () => {

@@ -96,7 +96,7 @@ export function makeWorld(
 /** Everything in a folder, newest first. */
 export async function folderEntries(mail: Mail, user: string, folder = "INBOX") {
   const all = [];
-  let before: number | undefined;
+  let before: string | undefined;
   do {
     const page = await mail.list(user, {
       folder,

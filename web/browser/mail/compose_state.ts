@@ -313,13 +313,15 @@ export class Compose {
       void postMessage(message, true)?.catch(() => {});
     };
     addEventListener("pagehide", leave);
-    showToast({
+    // The time is kept here: a toast stays for as long as the pointer rests on it.
+    const dismiss = showToast({
       message: "Sending …",
       icon: "send",
-      durationMs: UNDO_SEND_MS,
+      durationMs: 2 * UNDO_SEND_MS,
       action: { label: "Undo", run: () => resolve(false) },
       onGone: () => resolve(true),
     });
+    setTimeout(dismiss, UNDO_SEND_MS);
     const go = await waited;
     removeEventListener("pagehide", leave);
     if (!go) {

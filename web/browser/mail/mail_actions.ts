@@ -4,9 +4,9 @@ import type { MenuItem } from "../../ui/components/menu.tsx";
 import { plural } from "../../ui/format.ts";
 import type { IconName } from "../../ui/icons/icon_names.ts";
 import { EMPTY_DRAFT, startCompose } from "./compose_state.ts";
-import type { Folder, FullMessage } from "./mail_api.ts";
+import type { Folder, FullMessage, Person } from "./mail_api.ts";
 import { folder, folders, moveTo, openMessage, remove } from "./mail_state.ts";
-import { answer, type AnswerKind } from "./quote.ts";
+import { answer, type AnswerKind, personName } from "./quote.ts";
 
 export const FOLDER_ICONS: Record<string, IconName> = {
   inbox: "inbox",
@@ -51,6 +51,14 @@ export const setOwnAddress = (address: string): void => {
 export const isOwn = (address: string): boolean =>
   address.toLowerCase() === ownAddress.toLowerCase();
 export const own = (): string => ownAddress;
+
+/** A person's name; for people of this house without one, the part that tells them apart. */
+export function displayName(person: Person | null): string {
+  if (person === null || person.name !== "") return personName(person);
+  const at = ownAddress.indexOf("@");
+  const ours = person.address.toLowerCase().endsWith(ownAddress.slice(at).toLowerCase());
+  return ours ? person.address.slice(0, person.address.lastIndexOf("@")) : person.address;
+}
 
 export function startAnswer(kind: AnswerKind, message: FullMessage): void {
   startCompose(answer(kind, message, ownAddress));

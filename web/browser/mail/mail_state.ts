@@ -115,10 +115,36 @@ function putOpened(id: string, value: OpenMessage): void {
 const wordsOf = (error: unknown): string =>
   error instanceof ApiFailure ? error.message : "Something went wrong in this page. Reload it.";
 
+/**
+ * Flags that were changed here lately. An answer that was on its way meanwhile does not know of them
+ * and must not take them back on screen.
+ */
+const flagChanges = new Map<string, Map<string, { on: boolean; doneMs: number }>>();
+const FLAG_CHANGES_KEPT = 500;
+
+function noteFlag(id: string, flag: string, change: { on: boolean; doneMs: number }): void {
+  const known = flagChanges.get(id) ?? new Map();
+  flagChanges.delete(id);
+  flagChanges.set(id, known.set(flag, change));
+  for (const old of flagChanges.keys()) {
+    if (flagChanges.size <= FLAG_CHANGES_KEPT) break;
+    flagChanges.delete(old);
+  }
+}
+
+function withOwnFlags<One extends Message>(message: One, askedMs: number): One {
+  const flags = new Set(message.flags);
+  for (const [flag, { on, doneMs }] of flagChanges.get(message.id) ?? []) {
+    if (doneMs > askedMs) on ? flags.add(flag) : flags.delete(flag);
+  }
+  return { ...message, flags: [...flags] };
+}
+
 /** Loads the list again from its top; what is on screen stays until the answer is there. */
 export async function loadList(options: { quietly?: boolean } = {}): Promise<void> {
   const key = placeKey.value, here = place.value, old = lists.value.get(key);
   if (old === undefined) putList(key, EMPTY);
+  const askedMs = performance.now();
   try {
     const limit = Math.min(REFRESH_MAX, Math.max(50, old?.messages.length ?? 0));
     const page = await getPage(here, { limit, ...(options.quietly ? { retryMs: 0 } : {}) });
@@ -128,7 +154,8 @@ export async function loadList(options: { quietly?: boolean } = {}): Promise<voi
     const beyond = page.next === null ? [] : (kept?.messages ?? []).slice(limit)
       .filter(({ id }) => !seen.has(id));
     putList(key, {
-      messages: [...page.messages, ...beyond].filter(({ id }) => !leaving.has(id)),
+      messages: [...page.messages.map((one) => withOwnFlags(one, askedMs)), ...beyond]
+        .filter(({ id }) => !leaving.has(id)),
       next: beyond.length > 0 ? kept!.next : page.next,
       state: "ready",
     });
@@ -160,8 +187,9 @@ export async function loadMore(): Promise<void> {
 export async function loadMessage(id: string): Promise<void> {
   const known = list.value.messages.find((message) => message.id === id) ?? null;
   if (opened.value.get(id)?.state !== "ready") putOpened(id, { state: "loading", id, known });
+  const askedMs = performance.now();
   try {
-    const message = await getMessage(id);
+    const message = withOwnFlags(await getMessage(id), askedMs);
     putOpened(id, { state: "ready", message });
     if (!message.flags.includes("seen")) void setFlag([id], "seen", true);
   } catch (error) {
@@ -249,6 +277,7 @@ export async function setFlag(
   if (changing.length === 0) return;
   const apply = (value: boolean) => {
     if (flag === "seen") countUnread(changing, value ? -1 : 1);
+    for (const id of changing) noteFlag(id, flag, { on: value, doneMs: Infinity });
     patchMessages(new Set(changing), ({ flags }) => ({
       flags: value ? [...flags, flag] : flags.filter((one) => one !== flag),
     }));
@@ -257,9 +286,10 @@ export async function setFlag(
   try {
     await updateMessages(changing, { flags: { [flag]: on } });
   } catch (error) {
-    apply(!on);
+    apply(on = !on);
     showToast({ message: wordsOf(error), icon: "triangle-alert" });
   }
+  for (const id of changing) noteFlag(id, flag, { on, doneMs: performance.now() });
 }
 
 function countUnread(ids: readonly string[], by: number): void {

@@ -10,7 +10,7 @@ import { EmptyState, ErrorState } from "../../ui/components/states.tsx";
 import { VirtualList } from "../../ui/components/virtual_list.tsx";
 import { formatCount, formatDate, formatFullDate } from "../../ui/format.ts";
 import type { Folder, Message, Person } from "./mail_api.ts";
-import { askAndRemove, moveItems } from "./mail_actions.ts";
+import { askAndRemove, displayName, moveItems } from "./mail_actions.ts";
 import {
   addressOf,
   archive,
@@ -27,7 +27,6 @@ import {
   setFlag,
   toggleSelected,
 } from "./mail_state.ts";
-import { personName } from "./quote.ts";
 
 const ROW_HEIGHT = 82;
 
@@ -189,7 +188,7 @@ function NothingHere({ here }: { here: Folder | null }): JSX.Element {
 /** Who the row is about: in Sent and Drafts those it goes to. */
 function peopleOf(message: Message): { words: string; person: Person | null } {
   const outgoing = message.folder === "Sent" || message.folder === "Drafts";
-  if (!outgoing) return { words: personName(message.from), person: message.from };
+  if (!outgoing) return { words: displayName(message.from), person: message.from };
   const people = [...message.to, ...message.cc, ...message.bcc ?? []];
   const names = people.map((person) => person.name || person.address.replace(/@.*/, ""));
   const words = names.length === 0 ? "No recipient yet" : `To ${names.join(", ")}`;

@@ -13,7 +13,15 @@ import { EmptyState, ErrorState } from "../../ui/components/states.tsx";
 import { formatDate, formatFullDate, formatSize, formatTime, plural } from "../../ui/format.ts";
 import type { IconName } from "../../ui/icons/icon_names.ts";
 import { navigate } from "../../ui/router.ts";
-import { askAndRemove, isOwn, moveItems, own, startAnswer, writeTo } from "./mail_actions.ts";
+import {
+  askAndRemove,
+  displayName,
+  isOwn,
+  moveItems,
+  own,
+  startAnswer,
+  writeTo,
+} from "./mail_actions.ts";
 import {
   type Attachment,
   attachmentAddress,
@@ -188,8 +196,8 @@ function People({ message }: { message: FullMessage }): JSX.Element {
       <Avatar name={personName(from)} address={from?.address ?? ""} />
       <div class="people__main">
         <div class="people__from">
-          <span class="people__name truncate">{personName(from)}</span>
-          {from && from.name !== "" && (
+          <span class="people__name truncate">{displayName(from)}</span>
+          {from && displayName(from) !== from.address && (
             <button
               type="button"
               class="people__address truncate"
