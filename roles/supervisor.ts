@@ -19,6 +19,7 @@ import {
   UpLockFile,
 } from "./cluster_folder.ts";
 import type { LoadedConfig } from "./config_file.ts";
+import { saysReady } from "./readiness.ts";
 import { selfCommand } from "./self_command.ts";
 import { type ExitReport, SupervisedNode } from "./supervised_node.ts";
 import { makeAdminAccount } from "./supervisor_admin.ts";
@@ -28,7 +29,6 @@ import { nodesOfThisHost, takenPorts } from "./supervisor_ports.ts";
 import { Screen } from "./supervisor_screen.ts";
 
 const READY_POLL_MS = 100;
-const READY_REQUEST_TIMEOUT_MS = 2_000;
 /** After this long `up` says which nodes it still waits for, and why. */
 const SLOW_START_MS = 20_000;
 /** Nodes of an `up` that was killed end within their own grace time. */
@@ -111,7 +111,10 @@ async function supervise({ options, nodes, folder, screen, stop }: Start): Promi
   try {
     for (const child of children) child.start();
     const watching = Promise.all(children.map((child) => watchReadiness(child, stop)));
-    if (await becomeReady({ children, folder, screen, stop, options })) await stop.asked;
+    if (await becomeReady({ children, folder, screen, stop, options })) {
+      giveBackMemory();
+      await stop.asked;
+    }
     screen.say("stopping", `Stopping ${count(children.length)}`);
     await shutDown(children, stop);
     await watching;
@@ -171,19 +174,17 @@ async function becomeReady(
 
 /** Asks `/readyz` until it says yes; begins again when the process is started again. */
 async function watchReadiness(child: SupervisedNode, stop: StopSignal): Promise<void> {
-  const { host } = child.node;
-  const url = `http://${host.includes(":") ? `[${host}]` : host}:${opsPort(child.node)}/readyz`;
   while (!await stop.within(READY_POLL_MS)) {
     if (child.state !== "starting") continue;
     const { spawn } = child.describe();
-    try {
-      const response = await fetch(url, { signal: AbortSignal.timeout(READY_REQUEST_TIMEOUT_MS) });
-      await response.body?.cancel();
-      if (response.ok && child.describe().spawn === spawn) child.markReady();
-    } catch {
-      // Not listening yet.
-    }
+    const ready = await saysReady(child.node.host, opsPort(child.node));
+    if (ready && child.describe().spawn === spawn) child.markReady();
   }
+}
+
+/** From here on there is little to do: see `SupervisedNode` about the same signal. */
+function giveBackMemory(): void {
+  if (Deno.env.get("DENO_USR2_MEMORY_TRIM") === "1") Deno.kill(Deno.pid, "SIGUSR2");
 }
 
 async function shutDown(children: readonly SupervisedNode[], stop: StopSignal): Promise<void> {

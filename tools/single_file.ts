@@ -117,8 +117,8 @@ if [ ! -x "$dir/deno" ]; then
   fi
   mv -T "$fresh" "$dir" 2>/dev/null || rm -rf "$fresh"
 fi
-PENNCLOUD_ASSETS=$dir/web/dist DENO_DIR=$cache/deno DENO_NO_UPDATE_CHECK=1
-export PENNCLOUD_ASSETS DENO_DIR DENO_NO_UPDATE_CHECK
+PENNCLOUD_ASSETS=$dir/web/dist DENO_DIR=$cache/deno DENO_NO_UPDATE_CHECK=1 DENO_USR2_MEMORY_TRIM=1
+export PENNCLOUD_ASSETS DENO_DIR DENO_NO_UPDATE_CHECK DENO_USR2_MEMORY_TRIM
 exec "$dir/deno" run -A --quiet --v8-flags=--max-semi-space-size=2,--single-threaded-gc --no-config --no-lock --no-remote "$dir/program/main.js" "$@"
 `;
   // The archive begins on the line after the last one.
