@@ -12,7 +12,6 @@ import { KvError } from "../../kv/errors.ts";
 import type { Kv } from "../../kv/kv.ts";
 import { localUser } from "./addresses.ts";
 import { type BodyStore, entryHolder } from "./body_store.ts";
-import { bounceSubject, bounceText, composeBounce } from "./bounce.ts";
 import { OUTBOX_SHARDS } from "./keys.ts";
 import { Mailbox } from "./mailbox.ts";
 import {
@@ -25,7 +24,7 @@ import {
   type RecipientBlock,
   type RecipientKind,
 } from "./outbox.ts";
-import { snippetOf } from "./parse_message.ts";
+import { fileNotice } from "./sender_notice.ts";
 
 /** Who has a mailbox here; `Accounts` is one. */
 export interface LocalUsers {
@@ -351,46 +350,15 @@ export class OutboxWorker {
   }
 
   /**
-   * Files the bounce before the failure is ticked off: a crash between the two repeats it without
+   * Files the notice before the failure is ticked off: a crash between the two repeats it without
    * effect, while the other order could lose it.
    */
   async #tellSender(head: OutboxHead, recipient: OutboxRecipient): Promise<OutboxRecipient> {
-    const { status } = recipient, nowMs = this.#env.wallMs();
-    const late = status === "delayed" && recipient.warned !== true &&
-      nowMs - head.createdMs >= WARN_AFTER_MS;
-    const before = (status === "failed") || late;
-    if (!before || head.sender === null || head.envelopeFrom === "") return recipient;
-    const kind = status === "failed" ? "failed" : "delayed";
-    const { bodies, mailDomain } = this.#options, user = head.sender;
-    const bounceId = `${head.outId}-${kind}-${await shortHash(recipient.address)}`;
-    const senderAddress = `${user}@${mailDomain}`;
-    const giveUpMs = this.#giveUpMs(head);
-    const options = { kind, head, recipient, senderAddress, mailDomain, bounceId, nowMs, giveUpMs };
-    if (await this.#mailbox(user).knows(bounceId) === "unknown") {
-      const bytes = await composeBounce({ ...options, kind });
-      const body = await bodies.find(bounceId) ??
-        await bodies.write([bytes], {
-          bodyId: bounceId,
-          holders: [entryHolder(user, bounceId)],
-          maxBytes: 1024 * 1024,
-        });
-      const { messageId } = head.entry;
-      await this.#mailbox(user).add("inbox", {
-        id: bounceId,
-        from: { name: "Mail delivery", address: `postmaster@${mailDomain}` },
-        to: [{ name: "", address: senderAddress }],
-        subject: bounceSubject({ kind, head }),
-        dateMs: nowMs,
-        receivedMs: nowMs,
-        size: body.size,
-        flags: [],
-        snippet: snippetOf(bounceText({ ...options, kind })),
-        hasAttachments: false,
-        messageId: `<${bounceId}@${mailDomain}>`,
-        ...(messageId === undefined ? {} : { references: [messageId] }),
-        body,
-      });
-    }
+    const late = recipient.status === "delayed" && recipient.warned !== true &&
+      this.#env.wallMs() - head.createdMs >= WARN_AFTER_MS;
+    if (recipient.status !== "failed" && !late) return recipient;
+    const kind = late ? "delayed" : "failed";
+    await fileNotice(this.#options, { kind, head, recipient, giveUpMs: this.#giveUpMs(head) });
     return late ? { ...recipient, warned: true } : recipient;
   }
 
@@ -408,9 +376,4 @@ export class OutboxWorker {
 
 function done({ address, attempts }: OutboxRecipient): OutboxRecipient {
   return { address, status: "delivered", attempts, nextMs: 0 };
-}
-
-async function shortHash(text: string): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return new Uint8Array(digest).subarray(0, 8).toHex();
 }

@@ -24,6 +24,7 @@ import { type FoundEntry, isMessageId } from "./mailbox.ts";
 import { changeFlags } from "./message_entry.ts";
 import { type RecipientReport, reportOf } from "./outbox.ts";
 import { oneLine, snippetOf } from "./parse_message.ts";
+import { htmlToText } from "./safe_html.ts";
 
 export type RecipientField = Parameters<typeof parseRecipients>[0];
 
@@ -175,7 +176,8 @@ export class Sending {
       cc: parseRecipients(request.cc),
       bcc: parseRecipients(request.bcc),
       subject: request.subject ?? "",
-      text: request.text ?? "",
+      // Readers without HTML, and lists, get the words of a message that has nothing but HTML.
+      text: request.text || htmlToText(request.html ?? ""),
       html: request.html ?? "",
       // The last mention of each counts: the answered message stays last.
       references: [...new Set(references.reverse())].reverse(),

@@ -61,6 +61,50 @@ export const screens: readonly Screen[] = [
     },
   },
   {
+    name: "mail-formatted",
+    path: "/mail",
+    user: "bob",
+    prepare: async (page) => {
+      await page.waitForSelector(".mail-list");
+      await page.evaluate(() =>
+        fetch("/api/v1/mail/messages", {
+          method: "POST",
+          headers: { "Content-Type": "application/json" },
+          body: JSON.stringify({
+            id: "qscreenformattedmail",
+            to: "bob@penncloud.test",
+            cc: "alice@penncloud.test",
+            subject: "The programme for the summer festival",
+            html: '<div style="background-color:#0d6b58;color:#fff;padding:24px">' +
+              '<h1 style="margin:0">Summer festival</h1><p>Two days by the lake</p></div>' +
+              "<p>Dear friends,</p><p>here is the <b>programme</b>. Doors open at <i>six</i>.</p>" +
+              '<table cellpadding="8" border="1" style="border-collapse:collapse"><tr><th>Time</th>' +
+              "<th>What</th></tr><tr><td>18:00</td><td>Opening</td></tr><tr><td>19:30</td>" +
+              '<td>Concert</td></tr></table><img src="https://else.example/banner.png" width="200">',
+            attachments: [
+              {
+                filename: "Map of the grounds.png",
+                contentType: "image/png",
+                content:
+                  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgyJ30HwADNAHVIB6" +
+                  "7CQAAAABJRU5ErkJggg==",
+              },
+              {
+                filename: "Programme.pdf",
+                contentType: "application/pdf",
+                content: "JVBERi0xLjQK",
+              },
+            ],
+          }),
+        }).then((answer) => answer.text())
+      );
+      const row = page.locator(".mail-row__link", { hasText: "summer festival" });
+      await row.first().click();
+      await page.waitForSelector(".message__frame");
+      await page.waitForTimeout(300);
+    },
+  },
+  {
     name: "mail-search",
     path: "/mail/search?q=thursday",
     user: "alice",
@@ -72,6 +116,16 @@ export const screens: readonly Screen[] = [
     user: "zoe",
     prepare: async (page) => void await page.waitForSelector(".mail-list .state"),
   },
+  {
+    name: "mail-folders",
+    path: "/mail",
+    user: "alice",
+    prepare: async (page, look) => {
+      await listed(page);
+      if (look.width < 1100) await page.getByRole("button", { name: "Menu" }).click();
+    },
+  },
+  { name: "mail-store-away", path: "/mail", user: "alice", storeAway: true },
   {
     name: "mail-keys",
     path: "/mail",

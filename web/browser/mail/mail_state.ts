@@ -40,7 +40,7 @@ export type OpenMessage =
 const EMPTY: MessageList = { messages: [], next: null, state: "loading" };
 const LISTS_KEPT = 12;
 const MESSAGES_KEPT = 40;
-const POLL_MS = 8_000;
+const POLL_MS = 5_000;
 const REFRESH_MAX = 200;
 
 export const folders = signal<readonly Folder[]>([]);

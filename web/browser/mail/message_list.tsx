@@ -252,10 +252,14 @@ function MessageRow({ message }: { message: Message }): JSX.Element {
           </time>
         </span>
         <span class="mail-row__subject truncate">
-          {place.value.kind === "search" && <span class="mail-row__folder">{message.folder}</span>}
+          {place.value.kind === "search" && (
+            <span class="mail-row__folder">
+              {message.folder === "INBOX" ? "Inbox" : message.folder}
+            </span>
+          )}
           {subject || "(no subject)"}
         </span>
-        <span class="mail-row__snippet truncate">{snippet || " "}</span>
+        <span class="mail-row__snippet truncate">{snippet || "\u00a0"}</span>
       </a>
       <span class={starred ? "mail-row__star mail-row__star--on" : "mail-row__star"}>
         <IconButton

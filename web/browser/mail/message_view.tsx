@@ -115,26 +115,28 @@ function MessageView({ message }: { message: FullMessage }): JSX.Element {
         />
         <MenuButton label="Move to" icon="folder-input" align="start" items={moveItems(ids)} />
         <span class="mail-bar__gap" />
-        <IconButton
-          icon="reply"
-          label="Reply"
-          shortcut="r"
-          onClick={() => startAnswer("reply", message)}
-        />
-        {others && (
+        <span class="mail-bar__answers">
           <IconButton
-            icon="reply-all"
-            label="Reply to all"
-            shortcut="a"
-            onClick={() => startAnswer("reply-all", message)}
+            icon="reply"
+            label="Reply"
+            shortcut="r"
+            onClick={() => startAnswer("reply", message)}
           />
-        )}
-        <IconButton
-          icon="forward"
-          label="Forward"
-          shortcut="f"
-          onClick={() => startAnswer("forward", message)}
-        />
+          {others && (
+            <IconButton
+              icon="reply-all"
+              label="Reply to all"
+              shortcut="a"
+              onClick={() => startAnswer("reply-all", message)}
+            />
+          )}
+          <IconButton
+            icon="forward"
+            label="Forward"
+            shortcut="f"
+            onClick={() => startAnswer("forward", message)}
+          />
+        </span>
         <MenuButton
           label="More"
           items={[
