@@ -26,6 +26,7 @@ import { changeFlags, type MessageEntry, type PlacedEntry } from "./message_entr
 import { Outbox, type RecipientReport } from "./outbox.ts";
 import { type LocalUsers, OutboxWorker, type OutsideTransport } from "./outbox_worker.ts";
 import { type ParsedMessage, readAttachment, readMessage } from "./parse_message.ts";
+import { ParseSlots } from "./parse_slots.ts";
 import { safeHtml } from "./safe_html.ts";
 import { searchMailbox, type SearchPage } from "./search.ts";
 import { Sending, type SendRequest } from "./sending.ts";
@@ -57,6 +58,7 @@ export class Mail {
   readonly mailDomain: string;
   readonly #parts: MailParts;
   readonly #sending: Sending;
+  readonly #parsing = new ParseSlots();
 
   constructor(options: MailOptions) {
     const { kv, env, users } = options, config = options.config.mail;
@@ -143,7 +145,10 @@ export class Mail {
     const found = await this.mailbox(user).find(id);
     const { body } = found.entry;
     if (body === undefined) return { ...found, content: await this.#draftContent(user, found) };
-    const content = await readMessage(await this.#parts.bodies.readAll(body), options);
+    const content = await this.#parsing.run(
+      body.size,
+      async () => await readMessage(await this.#parts.bodies.readAll(body), options),
+    );
     const recipients = await this.report(user, id);
     return { ...found, content, ...(recipients === null ? {} : { recipients }) };
   }
@@ -218,7 +223,11 @@ export class Mail {
       const [opened] = await this.attachments.open(user, refs);
       if (opened !== undefined) return { ...opened, stream: opened.open() };
     } else {
-      const part = await readAttachment(await this.#parts.bodies.readAll(entry.body), n);
+      const { body } = entry;
+      const part = await this.#parsing.run(
+        body.size,
+        async () => await readAttachment(await this.#parts.bodies.readAll(body), n),
+      );
       if (part !== null) return { ...part, size: part.content.length, stream: [part.content] };
     }
     throw new MailError("not_found", "The message has no such attachment");

@@ -10,6 +10,7 @@ import {
 } from "../../../apps/mail/header_block.ts";
 import { MailError } from "../../../apps/mail/mail_error.ts";
 import { readAttachment, readMessage, summarize } from "../../../apps/mail/parse_message.ts";
+import { ParseSlots } from "../../../apps/mail/parse_slots.ts";
 import { htmlToText, safeHtml } from "../../../apps/mail/safe_html.ts";
 import { bytesOf, folderEntries, makeWorld } from "./mail_world.ts";
 
@@ -225,6 +226,21 @@ Deno.test("remote pictures stay out until they are asked for; those in the mail 
   const message = await readMessage(bytes(mime));
   assert.match(message.html, /src="data:image\/png;base64,aGVsbG8="/);
   assert.equal(message.attachments[0]?.inline, true);
+});
+
+Deno.test("ParseSlots.run() lets small messages pass and takes large ones two at a time", async () => {
+  const slots = new ParseSlots();
+  let now = 0, most = 0;
+  const work = async () => {
+    most = Math.max(most, ++now);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    now--;
+  };
+  await Promise.all(Array.from({ length: 9 }, () => slots.run(5_000_000, work)));
+  assert.equal(most, 2);
+  await assert.rejects(slots.run(5_000_000, () => Promise.reject(new Error("broken"))));
+  await Promise.all(Array.from({ length: 9 }, () => slots.run(100, work)));
+  assert.equal(most, 9);
 });
 
 Deno.test("htmlToText() gives readable lines", () => {
