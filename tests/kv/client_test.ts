@@ -1,0 +1,171 @@
+/**
+ * The client against a scripted cluster: what it sends again, under which stamp, and what it tells
+ * its caller when nobody knows what happened.
+ */
+import assert from "node:assert/strict";
+import { KvClient, type KvMethod, type KvTransport, NotAnsweredError } from "../../kv/client.ts";
+import type { Env } from "../../kv/env.ts";
+import { KvError, type KvErrorCode } from "../../kv/errors.ts";
+import { encodeText, type RowOp } from "../../kv/kv.ts";
+import { epoch, groupId, nodeId } from "../../proto/ids.ts";
+import type { RouteTable } from "../../proto/routes.ts";
+
+class Refused extends KvError {
+  constructor(code: KvErrorCode, readonly details: Record<string, unknown> = {}) {
+    super(code, `refused: ${code}`);
+  }
+}
+
+interface Call {
+  readonly node: number;
+  readonly method: KvMethod;
+  readonly body: { stamp?: { seq: number; firstIncomplete: number } };
+}
+
+type Script = (call: Call, count: number) => unknown;
+
+function clientOf(script: Script, primaries: number[] = [0]) {
+  let nowMs = 0, version = 0;
+  const calls: Call[] = [];
+  const env = {
+    monotonicMs: () => nowMs,
+    wallMs: () => nowMs,
+    random: () => 0.5,
+    secretBytes: (count: number) => new Uint8Array(count).fill(7),
+    // Waiting costs only virtual time.
+    sleep: (ms: number) => {
+      nowMs += ms + 1;
+      return Promise.resolve();
+    },
+  } as unknown as Env;
+  const transport: KvTransport = {
+    // deno-lint-ignore require-await -- the script throws or answers
+    async call(node, method, body) {
+      const call = { node, method, body: body as Call["body"] };
+      calls.push(call);
+      return { body: script(call, calls.length), payload: new Uint8Array() };
+    },
+    fetchRoutes(): Promise<RouteTable> {
+      const primary = primaries[Math.min(version, primaries.length - 1)]!;
+      version += 1;
+      const members = [nodeId(0), nodeId(1), nodeId(2)];
+      return Promise.resolve({
+        version,
+        routes: [{
+          gid: groupId(1),
+          startKey: "",
+          endKey: null,
+          epoch: epoch(version),
+          primary: nodeId(primary),
+          members,
+        }],
+      });
+    },
+  };
+  return { client: new KvClient({ env, transport }), calls };
+}
+
+const PUT: RowOp = {
+  row: "r",
+  mutations: [{ kind: "put", column: "c", value: encodeText("v") }],
+};
+const DONE = { kind: "applied", version: 5, numbers: [] };
+
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+    return "done";
+  } catch (error) {
+    return error instanceof KvError ? error.code : String(error);
+  }
+}
+
+Deno.test("KvClient repeats a write under one stamp until the new primary answers", async () => {
+  const { client, calls } = clientOf((call, count) => {
+    if (count === 1) throw new NotAnsweredError("connection lost", true);
+    if (count === 2) throw new Refused("not_primary", { hint: null });
+    assert.equal(call.node, 2);
+    return DONE;
+  }, [0, 1, 2]);
+  assert.equal((await client.apply(PUT)).applied, true);
+  const stamps = new Set(calls.map((call) => JSON.stringify(call.body.stamp)));
+  assert.equal(stamps.size, 1, "every attempt must carry the same stamp");
+});
+
+Deno.test("KvClient follows a hint without asking for the map", async () => {
+  const { client, calls } = clientOf((call) => {
+    if (call.node === 0) throw new Refused("not_primary", { hint: 1 });
+    return DONE;
+  });
+  await client.apply(PUT);
+  assert.deepEqual(calls.map((call) => call.node), [0, 1]);
+});
+
+Deno.test("KvClient says `unavailable` only when the write certainly did not happen", async () => {
+  const never = clientOf(() => {
+    throw new NotAnsweredError("connection refused", false);
+  });
+  assert.equal(await codeOf(never.client.apply(PUT)), "unavailable");
+
+  const perhaps = clientOf((_call, count) => {
+    // Once it was sent and not answered; after that nobody can be reached.
+    throw new NotAnsweredError("gone", count === 1);
+  });
+  assert.equal(await codeOf(perhaps.client.apply(PUT)), "outcome_unknown");
+
+  const deposed = clientOf((_call, count) => {
+    throw new Refused("not_primary", { hint: null, maybeApplied: count === 1 });
+  });
+  assert.equal(await codeOf(deposed.client.apply(PUT)), "outcome_unknown");
+});
+
+Deno.test("KvClient hands a full disk and a bad request to its caller at once", async () => {
+  for (const code of ["disk_full", "invalid_request", "row_too_large", "corrupted"] as const) {
+    const { client, calls } = clientOf(() => {
+      throw new Refused(code);
+    });
+    assert.equal(await codeOf(client.apply(PUT)), code);
+    assert.equal(calls.length, 1);
+  }
+});
+
+Deno.test("KvClient waits out a busy or unavailable primary", async () => {
+  const { client } = clientOf((_call, count) => {
+    if (count < 4) throw new Refused(count % 2 === 0 ? "busy" : "unavailable");
+    return DONE;
+  });
+  assert.equal(await codeOf(client.apply(PUT)), "done");
+});
+
+Deno.test("KvClient tells the servers which answers it still waits for", async () => {
+  const { client, calls } = clientOf((call) => {
+    if (call.body.stamp!.seq !== 1) return DONE;
+    throw new Refused("busy");
+  });
+  const first = client.apply(PUT, { deadlineMs: 50 }).catch(() => {});
+  await client.apply(PUT);
+  await first;
+  await client.apply(PUT);
+  const seen = calls.filter((call) => call.body.stamp!.seq > 1).map((call) => call.body.stamp);
+  assert.deepEqual(seen.map((stamp) => stamp!.firstIncomplete), [1, 3]);
+});
+
+Deno.test("KvClient refuses what breaks a limit before anything is sent", async () => {
+  const { client, calls } = clientOf(() => DONE);
+  const value = new Uint8Array(1);
+  const bad: RowOp[] = [
+    { row: "", mutations: PUT.mutations },
+    { row: "r\0", mutations: PUT.mutations },
+    { row: "\ud800", mutations: PUT.mutations },
+    { row: "x".repeat(1025), mutations: PUT.mutations },
+    { row: "r", mutations: [] },
+    {
+      row: "r",
+      mutations: [{ kind: "put", column: "c", value: new Uint8Array(4 * 1024 * 1024 + 1) }],
+    },
+    { row: "r", mutations: Array(257).fill({ kind: "put", column: "c", value }) },
+    { row: "r", mutations: [{ kind: "add", column: "c", by: 0.5 }] },
+  ];
+  for (const op of bad) assert.equal(await codeOf(client.apply(op)), "invalid_request");
+  assert.equal(calls.length, 0);
+});
