@@ -36,10 +36,12 @@ export function exitFor(error: unknown): { status: number; message: string } | n
     const status = error.code === "invalid_request" || error.code === "row_too_large"
       ? WRONG_USE
       : UNAVAILABLE;
-    const outcome = error.outcome === "unknown"
-      ? " (the write may have happened: read, then decide)"
+    const advice = error.outcome === "unknown"
+      ? "; the write may have happened: read, then decide"
+      : error.code === "unavailable"
+      ? "; is the cluster running? `penncloud admin status` says what is wrong"
       : "";
-    return { status, message: `${error.message}${outcome}` };
+    return { status, message: `${error.message}${advice}` };
   }
   return null;
 }

@@ -94,6 +94,11 @@ export async function openClusterFolder(
   return { ...folder, created };
 }
 
+/** Whether a cluster was made in this folder, or copied to it. */
+export async function isClusterFolder(dir: string): Promise<boolean> {
+  return await readClusterFile(dir) !== null;
+}
+
 /** Remembers that the `admin` account exists, so that no later start tries to make it. */
 export async function markAdminMade(dir: string): Promise<void> {
   const file = await readClusterFile(dir);

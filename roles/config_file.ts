@@ -250,7 +250,9 @@ function portProblems(config: ClusterConfig, file: string, portOffset: number): 
     claim(node.host, config.mail.submissions_port, "mail.submissions_port");
   }
   for (const host of new Set(config.node.map((node) => node.host))) {
-    claim(host, config.cluster.supervisor_port, "cluster.supervisor_port");
+    const { supervisor_port: port } = config.cluster;
+    claim(host, port, "cluster.supervisor_port");
+    claim(host, port + 1000, "the ops port of the supervisor");
   }
   if (highestPort > 65_535) {
     const highest = 65_535 - (highestPort - portOffset);

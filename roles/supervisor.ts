@@ -14,6 +14,7 @@ import { opsPort } from "../proto/cluster_config.ts";
 import {
   type ClusterFolder,
   ClusterFolderError,
+  isClusterFolder,
   markAdminMade,
   openClusterFolder,
   UpLockFile,
@@ -60,8 +61,7 @@ export async function up(options: UpOptions): Promise<number> {
   if (nodes.length === 0) throw new ClusterFolderError(nothingToStart(options));
 
   const hasCoordinator = nodes.some((node) => node.role === "coordinator");
-  // Only one host may make up the secret; the others get it from there.
-  const folder = await openClusterFolder(clusterDir, { config, create: hasCoordinator });
+  const folder = await openFolder(options.loaded, hasCoordinator);
   const lock = await UpLockFile.take(clusterDir, options.portOffset);
   try {
     screen.say(
@@ -87,6 +87,22 @@ export async function up(options: UpOptions): Promise<number> {
   }
 }
 
+/** Only the coordinator's host may make up the secret; the others get it from there. */
+async function openFolder(
+  { config, clusterDir }: LoadedConfig,
+  hasCoordinator: boolean,
+): Promise<ClusterFolder> {
+  if (!hasCoordinator && !await isClusterFolder(clusterDir)) {
+    const coordinator = config.node.find((node) => node.role === "coordinator")!;
+    throw new ClusterFolderError(
+      `The coordinator is not started here, so the cluster's secret has to be there already: start ` +
+        `\`penncloud up\` on ${coordinator.host} first, and copy cluster.json, secret, tls_cert.pem ` +
+        `and tls_key.pem from its data folder to "${clusterDir}"`,
+    );
+  }
+  return await openClusterFolder(clusterDir, { config, create: true });
+}
+
 interface Start {
   readonly options: UpOptions;
   readonly nodes: readonly NodeEntry[];
@@ -107,7 +123,7 @@ async function supervise({ options, nodes, folder, screen, stop }: Start): Promi
       onExit: (report) => sayExit(report, screen, stop),
     })
   );
-  const control = await serveSupervision({ config, secret: folder.secret, children });
+  const control = serveSupervision({ config, secret: folder.secret, children });
   try {
     for (const child of children) child.start();
     const watching = Promise.all(children.map((child) => watchReadiness(child, stop)));

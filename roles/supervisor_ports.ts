@@ -36,8 +36,9 @@ export function takenPorts(config: ClusterConfig, nodes: readonly NodeEntry[]): 
     }
     return ports;
   });
-  const host = nodes[0]?.host ?? "127.0.0.1";
-  wanted.push({ host, port: config.cluster.supervisor_port, wantedBy: "the supervisor" });
+  const host = nodes[0]?.host ?? "127.0.0.1", { supervisor_port: port } = config.cluster;
+  wanted.push({ host, port, wantedBy: "the supervisor" });
+  wanted.push({ host, port: port + 1000, wantedBy: "the ops port of the supervisor" });
   return wanted.filter(({ host, port }) => !isFree(host, port));
 }
 
