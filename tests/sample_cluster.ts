@@ -131,13 +131,13 @@ export class SampleAdmin implements AdminSource {
 
   // deno-lint-ignore require-await
   async kill(port: number): Promise<void> {
-    this.#node(port);
+    if (this.#node(port).role === "coordinator") this.coordinatorAway = true;
     this.set(port, "stopped");
   }
 
   // deno-lint-ignore require-await
   async restart(port: number): Promise<void> {
-    this.#node(port);
+    if (this.#node(port).role === "coordinator") this.coordinatorAway = false;
     this.set(port, "live");
   }
 
