@@ -33,6 +33,7 @@ import {
 import { checkKey, checkRowOp } from "./limits.ts";
 import { headOf } from "./command.ts";
 import { toLogRowOp, toRowResult } from "./log_value.ts";
+import { RequestNumbers } from "./request_numbers.ts";
 import type { RowOutcome } from "./row_op.ts";
 
 export type KvMethod = "apply" | "get" | "getRow" | "scan";
@@ -73,9 +74,6 @@ const DEADLINE_MS = 10_000;
 const ATTEMPT_MS = 2_000;
 const BACKOFF_MS_MIN = 4;
 const BACKOFF_MS_MAX = 100;
-/** Below the servers' limit of 256, so that they never have to refuse us. */
-const OUTSTANDING_MAX = 200;
-const QUEUED_MAX = 10_000;
 
 export class KvClient implements Kv {
   readonly #transport: KvTransport;
@@ -83,10 +81,8 @@ export class KvClient implements Kv {
   readonly #clientId: string;
   #table: RouteTable = { version: 0, routes: [] };
   #fetching: Promise<void> | null = null;
-  #lastSeq = 0;
-  /** Ascending, because seqs are given out in order. */
-  readonly #outstanding = new Set<number>();
-  readonly #queue: (() => void)[] = [];
+  /** By group; 0 while it is not known who holds a row. */
+  readonly #numbers = new Map<number, RequestNumbers>();
   /** Cluster time minus our wall clock, milliseconds. */
   clockOffsetMs = 0;
   /** For metrics: how often a call had to be sent again. */
@@ -169,36 +165,32 @@ export class KvClient implements Kv {
     checkRowOp(op);
     const inline: Uint8Array[] = [];
     const head = headOf(toLogRowOp(op), inline);
-    if (this.#outstanding.size >= OUTSTANDING_MAX) await this.#awaitTurn();
-    const seq = ++this.#lastSeq;
-    this.#outstanding.add(seq);
+    const { deadlineMs = DEADLINE_MS, signal } = options;
+    const untilMs = this.#env.monotonicMs() + deadlineMs;
+    if (this.#routeOf(op.row) === undefined) await this.#refreshRoutes([]);
+    const gid = this.#routeOf(op.row)?.gid ?? 0, numbers = this.#numbersOf(gid);
+    const { seq, firstIncomplete } = await numbers.take((done) =>
+      this.#env.sleep(deadlineMs, signal === undefined ? done : AbortSignal.any([signal, done]))
+    );
     try {
-      const stamp = this.#stamp(seq);
-      const answer = await this.#ask(op.row, "apply", { stamp, op: head }, inline, options);
+      const stamp: RequestStamp = {
+        clientId: `${this.#clientId}-${gid}`,
+        seq,
+        firstIncomplete,
+        issuedMs: Math.round(this.#env.wallMs() + this.clockOffsetMs),
+      };
+      const rest = { ...options, deadlineMs: untilMs - this.#env.monotonicMs() };
+      const answer = await this.#ask(op.row, "apply", { stamp, op: head }, inline, rest);
       return toRowResult(answer.body as RowOutcome);
     } finally {
-      this.#outstanding.delete(seq);
-      this.#queue.shift()?.();
+      numbers.release(seq);
     }
   }
 
-  #stamp(seq: number): RequestStamp {
-    const lowest = this.#outstanding.values().next();
-    return {
-      clientId: this.#clientId,
-      seq,
-      firstIncomplete: lowest.done ? seq : lowest.value,
-      issuedMs: Math.round(this.#env.wallMs() + this.clockOffsetMs),
-    };
-  }
-
-  async #awaitTurn(): Promise<void> {
-    if (this.#queue.length >= QUEUED_MAX) {
-      throw new KvError("busy", `This process has ${QUEUED_MAX} writes waiting already`);
-    }
-    while (this.#outstanding.size >= OUTSTANDING_MAX) {
-      await new Promise<void>((resolve) => this.#queue.push(resolve));
-    }
+  #numbersOf(gid: number): RequestNumbers {
+    let numbers = this.#numbers.get(gid);
+    if (numbers === undefined) this.#numbers.set(gid, numbers = new RequestNumbers());
+    return numbers;
   }
 
   /** Sends a request to the primary of `row` until it is answered or the deadline passes. */
