@@ -103,14 +103,14 @@ journey(
     for (let at = 0; at < bytes.length; at += 65_536) {
       crypto.getRandomValues(bytes.subarray(at, at + 65_536));
     }
-    const path = await Deno.makeTempFile({ prefix: "penncloud-upload-" });
+    const dir = await Deno.makeTempDir({ prefix: "penncloud-upload-" });
     try {
+      const path = `${dir}/song.bin`;
       await Deno.writeFile(path, bytes);
-      await page.locator('input[type="file"]:not([webkitdirectory])').first().setInputFiles({
-        name: "song.bin",
-        mimeType: "application/octet-stream",
-        buffer: (await import("node:buffer")).Buffer.from(bytes),
-      });
+      const chooser = page.waitForEvent("filechooser");
+      await page.getByRole("button", { name: "New", exact: true }).first().click();
+      await page.getByRole("menuitem", { name: "Upload files" }).click();
+      await (await chooser).setFiles(path);
       await cluster.crash(frontendOf(cluster, page));
       await cluster.crash(await primaryOf(cluster, "mila/drive"));
       let id: string | undefined;
@@ -137,7 +137,7 @@ journey(
         new Uint8Array(await crypto.subtle.digest("SHA-256", data)).toHex();
       assert.equal(await hash(received), await hash(bytes));
     } finally {
-      await Deno.remove(path);
+      await Deno.remove(dir, { recursive: true });
     }
   },
 );
