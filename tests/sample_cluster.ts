@@ -48,10 +48,8 @@ export class SampleAdmin implements AdminSource {
     this.#kv = kv;
   }
 
-  /** Puts a node into a state; `live` takes back what was set. */
   set(port: number, state: NodeState, sinceMs = Date.now()): void {
-    if (state === "live") this.#states.delete(port);
-    else this.#states.set(port, { state, sinceMs });
+    this.#states.set(port, { state, sinceMs });
   }
 
   // deno-lint-ignore require-await -- the interface is asynchronous

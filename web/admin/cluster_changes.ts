@@ -96,9 +96,12 @@ function tabletChanges(before: TabletStatus, after: TabletStatus, nowMs: number)
   if (left.length > 0) {
     say("warning", `goes on without ${backends(left)}: ${inSync(after)} in sync`);
   }
-  if (came.length > 0) say("success", `has ${backends(came)} in sync again: ${inSync(after)}`);
+  const healed = before.state !== "healthy" && after.state === "healthy";
+  if (came.length > 0) {
+    const words = healed ? "is healthy again, with" : "goes on with";
+    say("success", `${words} ${backends(came)}: ${inSync(after)} in sync`);
+  } else if (healed) say("success", "is healthy again");
   if (before.state !== after.state) {
-    if (after.state === "healthy") say("success", "is healthy again");
     if (after.state === "readonly") say("danger", "takes no writes until another replica is back");
     if (after.state === "unavailable") say("danger", "does not serve: it has no working primary");
     if (after.state === "degraded" && before.state !== "healthy") {

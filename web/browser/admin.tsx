@@ -28,7 +28,7 @@ function AdminApp({ boot }: { boot: BootData }): JSX.Element {
       balancer={boot.balancer}
       rail={<Rail />}
       search={{
-        placeholder: "Find a row by its key",
+        placeholder: "Find a row",
         onSearch: (row) => {
           if (row !== "" && status.value !== null) navigate(addressOfRow(status.value, row));
         },

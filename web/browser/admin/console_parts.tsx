@@ -6,7 +6,7 @@ import { Badge } from "../../ui/components/badge.tsx";
 import { ErrorState } from "../../ui/components/states.tsx";
 import { Icon } from "../../ui/components/icon.tsx";
 import { SkeletonRows } from "../../ui/components/skeleton.tsx";
-import { formatFullDate } from "../../ui/format.ts";
+import { formatDate, formatFullDate } from "../../ui/format.ts";
 import type { IconName } from "../../ui/icons/icon_names.ts";
 import { failure, feed, refresh, status } from "./admin_state.ts";
 import { NODE_STATES, TABLET_STATES } from "./node_facts.ts";
@@ -22,13 +22,13 @@ export function PageHead({ title, detail, children }: PageHeadProps): JSX.Elemen
   return (
     <header class="console-head">
       <div class="console-head__words">
-        <h1 class="console-head__title">{title}</h1>
+        <div class="console-head__line">
+          <h1 class="console-head__title">{title}</h1>
+          <FeedMark />
+        </div>
         {detail && <div class="console-head__detail">{detail}</div>}
       </div>
-      <div class="console-head__end">
-        {children}
-        <FeedMark />
-      </div>
+      {children && <div class="console-head__end">{children}</div>}
     </header>
   );
 }
@@ -45,7 +45,7 @@ function FeedMark(): JSX.Element {
         : (
           <span class="badge badge--success feed-live">
             <span class="feed-live__dot" />
-            Live
+            Live view
           </span>
         );
     case "polling":
@@ -104,7 +104,7 @@ export function EventList({ changes }: { changes: readonly NumberedChange[] }): 
               <Icon name={TONE_ICONS[change.tone]} size="small" class={`tone-${change.tone}`} />
               <span class="event__text">{change.text}</span>
               <time class="event__time" title={formatFullDate(change.atMs)}>
-                {formatClock(change.atMs)}
+                {formatMoment(change.atMs)}
               </time>
             </a>
           </li>
@@ -112,6 +112,12 @@ export function EventList({ changes }: { changes: readonly NumberedChange[] }): 
       })}
     </ol>
   );
+}
+
+/** The clock alone for today, with the day before it for earlier ones. */
+function formatMoment(atMs: number): string {
+  const today = new Date(atMs).toDateString() === new Date().toDateString();
+  return today ? formatClock(atMs) : `${formatDate(atMs)} ${formatClock(atMs)}`;
 }
 
 export interface PanelProps {

@@ -4,7 +4,7 @@
  */
 import type { ClusterStatus, NodeStatus, TabletStatus } from "../../../proto/cluster_status.ts";
 import { plural } from "../../ui/format.ts";
-import { backend, membersOf, type Order, runs, withoutNode } from "./node_facts.ts";
+import { backend, holdersOf, membersOf, runs, withoutNode } from "./node_facts.ts";
 import { formatClock, formatSpan, listed } from "./spans.ts";
 
 export type FindingTone = "danger" | "warning" | "info";
@@ -17,8 +17,8 @@ export interface Finding {
   /** What to do; null when waiting is enough and the text says so. */
   readonly next: string | null;
   readonly href: string | null;
-  /** A button that does it. */
-  readonly action?: { readonly order: Order; readonly node: NodeStatus; readonly label: string };
+  /** Nodes to start, with a button each. */
+  readonly start: readonly NodeStatus[];
 }
 
 export interface Diagnosis {
@@ -34,10 +34,13 @@ const JOINING_MS_MAX = 30_000;
 const WEIGHT: Record<FindingTone, number> = { danger: 0, warning: 1, info: 2 };
 
 export function diagnose(status: ClusterStatus): Diagnosis {
-  const findings = [
-    ...tabletFindings(status),
-    ...status.nodes.flatMap((node) => nodeFinding(node, status) ?? []),
-  ];
+  const findings = tabletFindings(status);
+  // What a finding about tablets says of a backend and lets start need not be said twice.
+  const said = new Set(findings.flatMap((finding) => finding.start.map((node) => node.name)));
+  for (const node of status.nodes) {
+    const finding = said.has(node.name) ? null : nodeFinding(node, status);
+    if (finding !== null) findings.push(finding);
+  }
   findings.push(...otherProblems(status));
   findings.sort((a, b) => WEIGHT[a.tone] - WEIGHT[b.tone]);
   return { ...verdict(status, findings), findings };
@@ -107,51 +110,60 @@ function verdict(
   };
 }
 
-/** Tablets that do not serve as they should, together where the cause is the same. */
+/** Tablets that do not serve as they should, together where the cause is the same. Worst first. */
 function tabletFindings(status: ClusterStatus): Finding[] {
-  const troubled = status.tablets.filter((tablet) => tablet.state !== "healthy");
-  const alike = Map.groupBy(troubled, (tablet) => `${tablet.state} ${membersOf(tablet)}`);
-  return [...alike.values()].map((tablets) => tabletFinding(tablets, status));
+  const alike = Map.groupBy(
+    status.tablets.filter((tablet) => tablet.state !== "healthy"),
+    (tablet) => `${tablet.state} ${membersOf(tablet).toSorted((a, b) => a - b)}`,
+  );
+  const order: TabletStatus["state"][] = ["unavailable", "readonly", "degraded"];
+  return [...alike.values()]
+    .sort((a, b) => order.indexOf(a[0]!.state) - order.indexOf(b[0]!.state))
+    .flatMap((tablets) => tabletFinding(tablets, status) ?? []);
 }
 
-function tabletFinding(tablets: readonly TabletStatus[], status: ClusterStatus): Finding {
-  const first = tablets[0]!, one = tablets.length === 1;
+function tabletFinding(tablets: readonly TabletStatus[], status: ClusterStatus): Finding | null {
+  const first = tablets[0]!, one = tablets.length === 1, href = "/admin/tablets";
   const names = `${one ? "Tablet" : "Tablets"} ${listed(tablets.map((tablet) => tablet.id))}`;
-  const missing = membersOf(first).map((id) => backend(status, id))
+  const missing = membersOf(first).toSorted((a, b) => a - b).map((id) => backend(status, id))
     .filter((node): node is NodeStatus => node !== undefined && !runs(node));
   const cause = missing.length === 0
     ? ""
     : ` ${listed(missing.map((node) => node.name))} ${
-      missing.length === 1 ? "is" : "are"
-    } not running.`;
-  const start = missing[0];
-  const href = "/admin/tablets";
-  const action = start === undefined || first.state === "degraded"
-    ? {}
-    : { action: { order: "restart" as const, node: start, label: `Start ${start.name}` } };
+      missing.length === 1 ? "does" : "do"
+    } not run.`;
   if (first.state === "unavailable") {
     const enough = missing.length < membersOf(first).length / 2;
     return {
       tone: "danger",
       title: `${names} ${one ? "does" : "do"} not serve`,
       text: `Who needs what ${one ? "it keeps" : "they keep"} has to wait.${cause}` +
-        (enough ? " A new primary is being chosen, which takes a few seconds." : ""),
+        (!enough
+          ? ""
+          : status.stale
+          ? " A new primary is chosen as soon as the coordinator is back."
+          : " A new primary is being chosen, which takes a few seconds."),
       next: enough ? null : "Start the backends that are missing. Nothing is lost meanwhile.",
       href,
-      ...(enough ? {} : action),
+      start: enough ? [] : missing,
     };
   }
   if (first.state === "readonly") {
     return {
       tone: "danger",
       title: `${names} ${one ? "takes" : "take"} no writes`,
-      text: `Only one copy is in sync, and a write has to be on two disks before we say it is ` +
+      text: "Only one copy is in sync, and a write has to be on two disks before we say it is " +
         `stored.${cause}`,
-      next: "Start one of the missing backends.",
+      next: missing.length === 0
+        ? "The other copies are catching up, which takes a moment."
+        : "Start one of the missing backends.",
       href,
-      ...action,
+      start: missing,
     };
   }
+  // A backend that does not run says the same of itself, with what to do.
+  const behind = membersOf(first).length - holdersOf(first).length;
+  if (behind <= missing.length) return null;
   const learners = new Set(tablets.flatMap((tablet) => tablet.learners));
   const catching = learners.size === 0
     ? ""
@@ -162,6 +174,7 @@ function tabletFinding(tablets: readonly TabletStatus[], status: ClusterStatus):
     text: `Reads and writes go on.${cause}${catching}`,
     next: null,
     href,
+    start: [],
   };
 }
 
@@ -169,7 +182,6 @@ function nodeFinding(node: NodeStatus, status: ClusterStatus): Finding | null {
   const nowMs = Math.max(status.generatedMs, node.sinceMs);
   const since = formatSpan(nowMs - node.sinceMs);
   const href = `/admin/nodes/${node.port}`;
-  const action = { order: "restart" as const, node, label: `Start ${node.name}` };
   const name = `${node.name} (port ${node.port})`;
   switch (node.state) {
     case "stopped":
@@ -179,7 +191,7 @@ function nodeFinding(node: NodeStatus, status: ClusterStatus): Finding | null {
         text: `It was stopped on purpose ${since} ago. ${effectOf(node, status)}`,
         next: "Start it when its work is done.",
         href,
-        action,
+        start: [node],
       };
     case "down":
       return {
@@ -192,7 +204,7 @@ function nodeFinding(node: NodeStatus, status: ClusterStatus): Finding | null {
           ? "Its supervisor starts it again by itself. If it stays down, start it, and look at its log."
           : "Wait a moment; if it falls again, look at its log.",
         href,
-        action,
+        start: [node],
       };
     case "suspect":
       return {
@@ -202,6 +214,7 @@ function nodeFinding(node: NodeStatus, status: ClusterStatus): Finding | null {
           "No sign of life for more than a second. Others take over by themselves if it stays so.",
         next: null,
         href,
+        start: [],
       };
     case "joining":
       return {
@@ -210,6 +223,7 @@ function nodeFinding(node: NodeStatus, status: ClusterStatus): Finding | null {
         text: node.problem === null ? `Since ${since}.` : `Since ${since}: ${node.problem}.`,
         next: null,
         href,
+        start: [],
       };
     case "draining":
       return {
@@ -218,6 +232,7 @@ function nodeFinding(node: NodeStatus, status: ClusterStatus): Finding | null {
         text: "It hands over what it has and then stops.",
         next: null,
         href,
+        start: [],
       };
     case "live":
       if (node.problem === null) return null;
@@ -227,6 +242,7 @@ function nodeFinding(node: NodeStatus, status: ClusterStatus): Finding | null {
         text: node.problem,
         next: null,
         href,
+        start: [],
       };
   }
 }
@@ -272,5 +288,6 @@ function otherProblems(status: ClusterStatus): Finding[] {
       text: "",
       next: null,
       href: null,
+      start: [],
     }));
 }

@@ -72,7 +72,7 @@ export function NodeButtons({ node }: { node: NodeStatus }): JSX.Element {
         Drain
       </Button>
       <Button
-        variant="danger"
+        class="kill-button"
         icon="power"
         disabled={busy}
         onClick={() => void order("kill", node)}
@@ -121,17 +121,15 @@ export function NodeMenu({ node }: { node: NodeStatus }): JSX.Element {
 }
 
 /** The button beside a finding. */
-export function FixButton(
-  { action }: { action: { order: Order; node: NodeStatus; label: string } },
-): JSX.Element {
+export function StartButton({ node }: { node: NodeStatus }): JSX.Element {
   return (
     <Button
       small
       icon="play"
-      busy={underWay.value.has(action.node.port)}
-      onClick={() => void order(action.order, action.node)}
+      busy={underWay.value.has(node.port)}
+      onClick={() => void order("restart", node)}
     >
-      {action.label}
+      Start {node.name}
     </Button>
   );
 }

@@ -1,8 +1,8 @@
 /** `/admin/nodes/10003`: one node, what it carries, and whether it can be switched off. */
 import type { JSX } from "preact";
 import type { ClusterStatus, NodeStatus } from "../../../proto/cluster_status.ts";
-import { Breadcrumb } from "../../ui/components/breadcrumb.tsx";
 import { Button } from "../../ui/components/button.tsx";
+import { Icon } from "../../ui/components/icon.tsx";
 import { Notice } from "../../ui/components/notice.tsx";
 import { EmptyState } from "../../ui/components/states.tsx";
 import { formatFullDate, formatSize } from "../../ui/format.ts";
@@ -38,12 +38,10 @@ export function NodePage({ port }: { port: number }): JSX.Element {
     .slice(-EVENTS_SHOWN).reverse();
   return (
     <div class="console">
-      <Breadcrumb
-        steps={[
-          { label: "Nodes", href: "/admin/nodes" },
-          { label: node.name, href: `/admin/nodes/${port}` },
-        ]}
-      />
+      <a class="back-link" href="/admin/nodes">
+        <Icon name="arrow-left" size="small" />
+        All nodes
+      </a>
       <PageHead title={node.name} detail={<StateLine node={node} cluster={cluster} />}>
         <NodeButtons node={node} />
       </PageHead>

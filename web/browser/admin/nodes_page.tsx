@@ -50,7 +50,6 @@ function NodeCard({ node, nowMs }: { node: NodeStatus; nowMs: number }): JSX.Ele
         <Icon name={ROLE_ICONS[node.role]} />
         <h3 class="node-card__name">
           <a class="plain-link" href={`/admin/nodes/${node.port}`}>{node.name}</a>
-          <span class="node-card__port">port {node.port}</span>
         </h3>
         <NodeMenu node={node} />
       </div>
@@ -59,6 +58,7 @@ function NodeCard({ node, nowMs }: { node: NodeStatus; nowMs: number }): JSX.Ele
         <span class="muted" title={`Since ${formatFullDate(node.sinceMs)}`}>
           for {formatSpan(nowMs - node.sinceMs)}
         </span>
+        <span class="node-card__port">port {node.port}</span>
       </p>
       {node.problem !== null && <p class="node-card__problem">{node.problem}</p>}
       {runs(node) && (

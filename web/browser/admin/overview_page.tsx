@@ -8,7 +8,7 @@ import type { IconName } from "../../ui/icons/icon_names.ts";
 import { changes, diagnosis, type Sample, samples, status } from "./admin_state.ts";
 import { EventList, PageHead, Panel, Waiting } from "./console_parts.tsx";
 import type { Diagnosis, Finding } from "./diagnosis.ts";
-import { FixButton } from "./node_actions.tsx";
+import { StartButton } from "./node_actions.tsx";
 import { groupNodes, NODE_STATES } from "./node_facts.ts";
 import { Sparkline } from "./sparkline.tsx";
 import { formatClock, formatRate } from "./spans.ts";
@@ -80,7 +80,7 @@ function Verdict({ diagnosis: { tone, title, text } }: { diagnosis: Diagnosis })
 }
 
 function FindingRow({ finding }: { finding: Finding }): JSX.Element {
-  const { tone, title, text, next, href, action } = finding;
+  const { tone, title, text, next, href, start } = finding;
   return (
     <li class="finding">
       <Icon name={VERDICT_ICONS[tone]} class={`tone-${tone}`} />
@@ -97,7 +97,8 @@ function FindingRow({ finding }: { finding: Finding }): JSX.Element {
         )}
       </div>
       <div class="finding__end">
-        {action ? <FixButton action={action} /> : href && <Button small href={href}>Look</Button>}
+        {start.map((node) => <StartButton key={node.name} node={node} />)}
+        {start.length === 0 && href && <Button small href={href}>Look</Button>}
       </div>
     </li>
   );

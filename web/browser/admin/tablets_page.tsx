@@ -65,7 +65,7 @@ export function TabletsPage(): JSX.Element {
                       {tablet.id}
                     </a>
                   </td>
-                  <td class="mono tablets__keys">{rangeOf([tablet])}</td>
+                  <td class="mono">{rangeOf([tablet])}</td>
                   <td>
                     <TabletStateBadge state={tablet.state} />
                   </td>
