@@ -14,6 +14,7 @@ import { CONFLICT_POLICIES } from "../../apps/drive/structure.ts";
 import type { AppContext } from "../context.ts";
 import { ApiError } from "../errors.ts";
 import { readJson } from "../read_json.ts";
+import { requestPieces } from "../request_pieces.ts";
 import { requireUser, type WebEnv } from "../session.ts";
 import { body, disposition, respondContent } from "./drive_content.ts";
 import { driveUploadRoutes } from "./drive_uploads.ts";
@@ -65,7 +66,7 @@ export function driveRoutes(context: AppContext & { readonly drive: Drive }): Ho
     const length = c.req.header("content-length");
     const stream = c.req.raw.body;
     const size = stream === null ? 0 : length === undefined ? null : Number(length);
-    const source = { size, body: stream ?? ReadableStream.from<Uint8Array>([]) };
+    const source = { size, body: requestPieces(stream ?? ReadableStream.from([])) };
     return c.json(await drive.upload(user(c), request, source), 201);
   });
 

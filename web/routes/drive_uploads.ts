@@ -12,6 +12,7 @@ import type { Drive, UploadState } from "../../apps/drive/drive.ts";
 import { CONFLICT_POLICIES, type ConflictPolicy } from "../../apps/drive/structure.ts";
 import type { AppContext } from "../context.ts";
 import { ApiError } from "../errors.ts";
+import { requestPieces } from "../request_pieces.ts";
 import { requireUser, type WebEnv } from "../session.ts";
 
 const VERSION = "1.0.0";
@@ -65,8 +66,8 @@ export function driveUploadRoutes(context: AppContext & { readonly drive: Drive 
     }, size);
     const withBody = c.req.header("content-type")?.toLowerCase() === CONTENT_TYPE;
     if (withBody && c.req.raw.body !== null && state.item === null) {
-      const { upload } = state;
-      state = await drive.appendUpload(username, { upload, offset: 0, body: c.req.raw.body });
+      const { upload } = state, body = requestPieces(c.req.raw.body);
+      state = await drive.appendUpload(username, { upload, offset: 0, body });
     }
     return c.body(null, 201, {
       ...describe(state),
@@ -89,7 +90,7 @@ export function driveUploadRoutes(context: AppContext & { readonly drive: Drive 
     const found = await drive.appendUpload(c.var.user.username, {
       upload: c.req.param("id"),
       offset: wholeNumber(c, "Upload-Offset"),
-      body: c.req.raw.body ?? ReadableStream.from([]),
+      body: requestPieces(c.req.raw.body ?? ReadableStream.from([])),
     });
     return c.body(null, 204, describe(found));
   };

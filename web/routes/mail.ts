@@ -20,6 +20,7 @@ import type { AppContext } from "../context.ts";
 import { ApiError, toApiError } from "../errors.ts";
 import { mailFrame } from "../pages/mail_frame.ts";
 import { readJson } from "../read_json.ts";
+import { requestPieces } from "../request_pieces.ts";
 import { requireUser, type WebEnv } from "../session.ts";
 
 const Text = (lengthMax: number) => z.string().max(lengthMax);
@@ -237,7 +238,7 @@ export function mailRoutes(context: AppContext & { readonly mail: Mail }): Hono<
     const upload = await mail.attachments.upload(name(c), {
       filename: c.req.query("name") ?? "attachment",
       contentType: c.req.header("content-type") ?? "application/octet-stream",
-      source: body ?? [],
+      source: body === null ? [] : requestPieces(body),
     });
     const { id, filename, contentType, size } = upload;
     return c.json({ upload: id, filename, contentType, size }, 201);
