@@ -18,6 +18,8 @@ const SPEED = {
 };
 const IDENTITY = { secret: "speed", clusterName: "speed", onError: console.error };
 
+const seconds = Number(Deno.args[0] ?? 2);
+
 if (Deno.args[0] === "serve") {
   const server = serveRpc({
     ...IDENTITY,
@@ -31,7 +33,6 @@ if (Deno.args[0] === "serve") {
   });
   console.log(server.port);
 } else {
-  const seconds = Number(Deno.args[0] ?? 2);
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", import.meta.filename!, "serve"],
     stdout: "piped",
@@ -52,36 +53,36 @@ if (Deno.args[0] === "serve") {
   connection.close();
   child.kill("SIGTERM");
   await child.status;
+}
 
-  async function measure(
-    name: string,
-    outstanding: number,
-    call: (n: number) => ReturnType<RpcConnection["call"]>,
-    bytes = 0,
-  ): Promise<Record<string, unknown>> {
-    const run = async (ms: number) => {
-      const latenciesMs: number[] = [], endMs = performance.now() + ms;
-      const worker = async () => {
-        for (let now = performance.now(); now < endMs;) {
-          await call(latenciesMs.length);
-          const then = now;
-          now = performance.now();
-          latenciesMs.push(now - then);
-        }
-      };
-      await Promise.all(Array.from({ length: outstanding }, worker));
-      return latenciesMs.sort((a, b) => a - b);
+async function measure(
+  name: string,
+  outstanding: number,
+  call: (n: number) => ReturnType<RpcConnection["call"]>,
+  bytes = 0,
+): Promise<Record<string, unknown>> {
+  const run = async (ms: number) => {
+    const latenciesMs: number[] = [], endMs = performance.now() + ms;
+    const worker = async () => {
+      for (let now = performance.now(); now < endMs;) {
+        await call(latenciesMs.length);
+        const then = now;
+        now = performance.now();
+        latenciesMs.push(now - then);
+      }
     };
-    await run(500);
-    const latenciesMs = await run(seconds * 1000);
-    const at = (share: number) => latenciesMs[Math.floor(share * (latenciesMs.length - 1))]!;
-    const perSecond = latenciesMs.length / seconds;
-    const result = { name, outstanding, bytes, perSecond, p50Ms: at(0.5), p99Ms: at(0.99) };
-    const volume = bytes === 0 ? "" : `, ${Math.round(perSecond * bytes / 2 ** 20)} MiB/s`;
-    console.log(
-      `${name}, ${outstanding} outstanding: ${Math.round(perSecond)} calls/s${volume}, ` +
-        `p50 ${at(0.5).toFixed(3)} ms, p99 ${at(0.99).toFixed(3)} ms`,
-    );
-    return result;
-  }
+    await Promise.all(Array.from({ length: outstanding }, worker));
+    return latenciesMs.sort((a, b) => a - b);
+  };
+  await run(500);
+  const latenciesMs = await run(seconds * 1000);
+  const at = (share: number) => latenciesMs[Math.floor(share * (latenciesMs.length - 1))]!;
+  const perSecond = latenciesMs.length / seconds;
+  const result = { name, outstanding, bytes, perSecond, p50Ms: at(0.5), p99Ms: at(0.99) };
+  const volume = bytes === 0 ? "" : `, ${Math.round(perSecond * bytes / 2 ** 20)} MiB/s`;
+  console.log(
+    `${name}, ${outstanding} outstanding: ${Math.round(perSecond)} calls/s${volume}, ` +
+      `p50 ${at(0.5).toFixed(3)} ms, p99 ${at(0.99).toFixed(3)} ms`,
+  );
+  return result;
 }

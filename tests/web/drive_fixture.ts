@@ -1,5 +1,5 @@
 /** The web application over a store in memory, with a logged-in user, for the drive's web tests. */
-import { KvError } from "../../kv/errors.ts";
+import type { KvError } from "../../kv/errors.ts";
 import type { Kv } from "../../kv/kv.ts";
 import { MemoryKv } from "../../kv/memory_kv.ts";
 import type { ClusterConfig } from "../../proto/cluster_config.ts";

@@ -8,7 +8,7 @@
  * modelled by failing every later call.
  */
 import assert from "node:assert/strict";
-import { Drive } from "../../../apps/drive/drive.ts";
+import type { Drive } from "../../../apps/drive/drive.ts";
 import { DriveError } from "../../../apps/drive/errors.ts";
 import { KvError } from "../../../kv/errors.ts";
 import type { Kv } from "../../../kv/kv.ts";

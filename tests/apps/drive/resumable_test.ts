@@ -85,11 +85,11 @@ Deno.test("of two requests that append at once the later wins and the bytes stay
     const { upload } = await drive.createUpload(USER, REQUEST, BYTES.length);
     let release = () => {};
     const hangs = new Promise<void>((resolve) => release = resolve);
-    async function* hanging() {
+    const hanging = async function* () {
       yield* bodyOf(BYTES.slice(0, 3 * CHUNK + seed * 999));
       await hangs;
       yield* bodyOf(BYTES.slice(3 * CHUNK + seed * 999));
-    }
+    };
     const first = drive.appendUpload(USER, { upload, offset: 0, body: hanging() });
     const outcome = first.then(() => "done", (error) => (error as { code: string }).code);
     while ((await kv.scan({ limit: 1000, keysOnly: true })).cells.length < 4);

@@ -25,7 +25,8 @@ class SinkKv implements Kv {
 
   async apply(op: RowOp) {
     if (op.row[3] !== "~") return await this.inner.apply(op);
-    const bytes = op.mutations[0]!.kind === "put" ? op.mutations[0].value.length : 0;
+    const [mutation] = op.mutations;
+    const bytes = mutation?.kind === "put" ? mutation.value.length : 0;
     await this.#hold(bytes);
     this.sizes.set(op.row, bytes);
     return { applied: true as const, version: version(1), numbers: [] };

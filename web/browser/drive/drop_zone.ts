@@ -81,7 +81,7 @@ export function dropHandlers(
 /** Listens on the whole page; what is dropped goes to the folder that is shown. */
 export function startDropZone(): void {
   let leaving: ReturnType<typeof setTimeout> | undefined;
-  addEventListener("dragover", (event) => {
+  document.addEventListener("dragover", (event) => {
     if (!carriesFiles(event)) return;
     event.preventDefault();
     const takes = folderId.value !== null;
@@ -91,7 +91,7 @@ export function startDropZone(): void {
     // Browsers do not tell reliably when a drag leaves the window; it stops telling that it is over.
     leaving = setTimeout(() => dropping.value = false, 250);
   });
-  addEventListener("drop", (event) => {
+  document.addEventListener("drop", (event) => {
     if (!carriesFiles(event)) return;
     event.preventDefault();
     dropping.value = false;
