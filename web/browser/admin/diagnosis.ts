@@ -189,7 +189,7 @@ function nodeFinding(node: NodeStatus, status: ClusterStatus): Finding | null {
         tone: "warning",
         title: `${name} is stopped`,
         text: `It was stopped on purpose ${since} ago. ${effectOf(node, status)}`,
-        next: "Start it when its work is done.",
+        next: "Start it when you are done with it.",
         href,
         start: [node],
       };
