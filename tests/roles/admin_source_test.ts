@@ -1,7 +1,12 @@
 /** What the console is told while the coordinator is away, and what supervisors add to it. */
 import assert from "node:assert/strict";
 import type { SupervisedProcess } from "../../proto/supervision.ts";
-import { mergeProcesses, withoutCoordinator } from "../../roles/admin_source.ts";
+import { adminSource, mergeProcesses, withoutCoordinator } from "../../roles/admin_source.ts";
+import { realEnv } from "../../roles/env.ts";
+import { openLog } from "../../roles/log.ts";
+import { Peers } from "../../roles/peers.ts";
+import type { RoleContext } from "../../roles/role_context.ts";
+import { ApiError } from "../../web/errors.ts";
 import { SampleAdmin, sampleConfig } from "../sample_cluster.ts";
 
 const config = sampleConfig();
@@ -67,4 +72,62 @@ Deno.test("mergeProcesses() tells a node that was stopped from one that fell ove
   assert.match(node("backend/4").problem!, /SIGSEGV/);
   // The coordinator hears it, so it lives, whatever a list of a moment ago says.
   assert.equal(node("backend/5").state, "live");
+});
+
+/** A source whose cluster does not run at all: nothing listens on any of its ports. */
+async function withNothingRunning(
+  run: (source: ReturnType<typeof adminSource>) => Promise<void>,
+): Promise<void> {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  const nowhere = sampleConfig({ cluster: { supervisor_port: port } });
+  const context: RoleContext = {
+    config: nowhere,
+    node: nowhere.node.find((node) => node.role === "frontend")!,
+    dataDir: "",
+    clusterDir: "",
+    secret: new Uint8Array(32),
+    clusterId: "test",
+    spawnId: "test",
+    env: realEnv({ node: "test", log: openLog({ node: "test", threshold: "off" }) }),
+  };
+  const peers = new Peers(context);
+  try {
+    await run(adminSource(context, peers));
+  } finally {
+    peers.close();
+  }
+}
+
+async function refusal(promise: Promise<unknown>): Promise<ApiError> {
+  try {
+    await promise;
+  } catch (error) {
+    assert.ok(error instanceof ApiError, String(error));
+    return error;
+  }
+  throw new Error("Nothing was refused");
+}
+
+Deno.test("an order where no supervisor runs is refused with what to do", async () => {
+  await withNothingRunning(async (source) => {
+    // Another node's order and the frontend's own, which is given only after its answer has left.
+    for (const port of [10003, 8000]) {
+      const error = await refusal(source.kill(port));
+      assert.deepEqual([error.status, error.code], [409, "no_supervisor"]);
+      assert.match(error.message, /run `penncloud up` on that host/);
+    }
+  });
+});
+
+Deno.test("orders and rows for ports that have none are refused with the ports that have", async () => {
+  await withNothingRunning(async (source) => {
+    const unknown = await refusal(source.restart(4));
+    assert.deepEqual([unknown.status, unknown.code], [404, "no_such_node"]);
+    assert.match(unknown.message, /8000 \(frontend\/0\)/);
+    const rowless = await refusal(source.rows(8000, { limit: 1 }));
+    assert.deepEqual([rowless.status, rowless.code], [422, "not_a_backend"]);
+    assert.match(rowless.message, /10000 \(backend\/0\)/);
+  });
 });

@@ -68,7 +68,11 @@ Deno.test("diagnose() tells a failover under way from one that cannot be", async
       tablet.id === "4.1" ? { ...tablet, state: "unavailable" } : tablet
     ),
   };
-  assert.match(diagnose(moving).findings[0]!.text, /being chosen, which takes a few seconds/);
+  assert.equal(diagnose(moving).title, "Part of the data is changing over");
+  assert.equal(diagnose(moving).findings[0]!.title, "Tablet 4.1 gets a new primary");
+  const late = diagnose({ ...moving, generatedMs: moving.generatedMs + 60_000 });
+  assert.equal(late.title, "Part of the data cannot be reached");
+  assert.match(late.findings[0]!.text, /should have been chosen by now/);
   assert.match(
     diagnose({ ...moving, stale: true }).findings[0]!.text,
     /as soon as the coordinator is back/,

@@ -103,7 +103,10 @@ function tabletChanges(before: TabletStatus, after: TabletStatus, nowMs: number)
   } else if (healed) say("success", "is healthy again");
   if (before.state !== after.state) {
     if (after.state === "readonly") say("danger", "takes no writes until another replica is back");
-    if (after.state === "unavailable") say("danger", "does not serve: it has no working primary");
+    if (after.state === "unavailable") {
+      if (after.primary === null) say("danger", "does not serve: it has no primary");
+      else say("warning", `is changing over: backend/${after.primary} is not ready yet`);
+    }
     if (after.state === "degraded" && before.state !== "healthy") {
       say("success", "serves reads and writes again");
     }

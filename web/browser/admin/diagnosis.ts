@@ -31,6 +31,8 @@ export interface Diagnosis {
 
 /** A process that has not become ready by then has a problem. */
 const JOINING_MS_MAX = 30_000;
+/** A change of primary takes a few seconds; one that takes longer than this is a failure. */
+const FAILOVER_MS_MAX = 15_000;
 const WEIGHT: Record<FindingTone, number> = { danger: 0, warning: 1, info: 2 };
 
 export function diagnose(status: ClusterStatus): Diagnosis {
@@ -55,6 +57,15 @@ function verdict(
   const count = (state: TabletStatus["state"]) =>
     tablets.filter((tablet) => tablet.state === state).length;
   const away = count("unavailable"), readOnly = count("readonly");
+  const moving = tablets.filter((tablet) => isChangingOver(tablet, status)).length;
+  if (away > 0 && moving === away && readOnly === 0) {
+    return {
+      tone: "warning",
+      title: "Part of the data is changing over",
+      text: `${plural(away, "tablet gets", "tablets get")} a new primary, which takes a few ` +
+        "seconds. Who needs what they keep waits that long; nothing is lost.",
+    };
+  }
   if (away > 0) {
     return {
       tone: "danger",
@@ -114,7 +125,10 @@ function verdict(
 function tabletFindings(status: ClusterStatus): Finding[] {
   const alike = Map.groupBy(
     status.tablets.filter((tablet) => tablet.state !== "healthy"),
-    (tablet) => `${tablet.state} ${membersOf(tablet).toSorted((a, b) => a - b)}`,
+    (tablet) =>
+      `${tablet.state} ${isChangingOver(tablet, status)} ${
+        membersOf(tablet).toSorted((a, b) => a - b)
+      }`,
   );
   const order: TabletStatus["state"][] = ["unavailable", "readonly", "degraded"];
   return [...alike.values()]
@@ -132,6 +146,16 @@ function tabletFinding(tablets: readonly TabletStatus[], status: ClusterStatus):
     : ` ${listed(missing.map((node) => node.name))} ${
       missing.length === 1 ? "does" : "do"
     } not run.`;
+  if (isChangingOver(first, status)) {
+    return {
+      tone: "warning",
+      title: `${names} ${one ? "gets" : "get"} a new primary`,
+      text: `This takes a few seconds.${cause}`,
+      next: null,
+      href,
+      start: [],
+    };
+  }
   if (first.state === "unavailable") {
     const enough = missing.length < membersOf(first).length / 2;
     return {
@@ -142,7 +166,7 @@ function tabletFinding(tablets: readonly TabletStatus[], status: ClusterStatus):
           ? ""
           : status.stale
           ? " A new primary is chosen as soon as the coordinator is back."
-          : " A new primary is being chosen, which takes a few seconds."),
+          : " A new primary should have been chosen by now; look at the coordinator's log."),
       next: enough ? null : "Start the backends that are missing. Nothing is lost meanwhile.",
       href,
       start: enough ? [] : missing,
@@ -176,6 +200,14 @@ function tabletFinding(tablets: readonly TabletStatus[], status: ClusterStatus):
     href,
     start: [],
   };
+}
+
+/** Whether a tablet that does not serve now is about to: something just happened to one of its backends. */
+function isChangingOver(tablet: TabletStatus, status: ClusterStatus): boolean {
+  if (tablet.state !== "unavailable" || status.stale) return false;
+  const members = membersOf(tablet).map((id) => backend(status, id)).filter((node) => !!node);
+  return members.filter(runs).length > members.length / 2 &&
+    members.some((node) => status.generatedMs - node.sinceMs < FAILOVER_MS_MAX);
 }
 
 function nodeFinding(node: NodeStatus, status: ClusterStatus): Finding | null {
@@ -263,7 +295,7 @@ function effectOf(node: NodeStatus, status: ClusterStatus): string {
   const carried = status.tablets.filter((tablet) => membersOf(tablet).includes(node.id));
   return carried.every((tablet) => tablet.state === "healthy" || tablet.state === "degraded")
     ? `${plural(carried.length, "tablet has", "tablets have")} a copy less; users notice nothing.`
-    : "Some of its tablets have too few copies.";
+    : "Some of its tablets do not serve as they should.";
 }
 
 /** What the coordinator says beyond what nodes and tablets show, such as metadata gone back in time. */

@@ -83,7 +83,8 @@ function inlineBytes(cell: DataCell): Uint8Array<ArrayBuffer> {
 function textOf(bytes: Uint8Array): string | null {
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: true });
-    return text.includes("\0") ? null : text;
+    // deno-lint-ignore no-control-regex -- control characters are what we look for
+    return /[\u0000-\u0008\u000b\u000c\u000e-\u001f]/.test(text) ? null : text;
   } catch {
     return null;
   }
@@ -100,7 +101,8 @@ function jsonOf(text: string): string | null {
 
 /** Bytes that are no text, with a mark in place of what cannot be read. */
 function readable(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes).replaceAll("\0", "\ufffd");
+  // deno-lint-ignore no-control-regex -- control characters are what we look for
+  return new TextDecoder().decode(bytes).replaceAll(/[\u0000-\u0008\u000b-\u001f]/g, "\ufffd");
 }
 
 /** Sixteen bytes a line: place, bytes, letters. */
