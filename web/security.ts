@@ -54,6 +54,8 @@ export function securityHeaders(context: AppContext): MiddlewareHandler {
     set("Cross-Origin-Opener-Policy", "same-origin");
     set("Cross-Origin-Resource-Policy", "same-origin");
     set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=()");
+    // Browsers answer the requests of a page that was gone back to from their cache, unless told.
+    if (c.req.path.startsWith("/api/")) set("Cache-Control", "no-store");
     if (context.config.web.https) set("Strict-Transport-Security", "max-age=31536000");
   };
 }

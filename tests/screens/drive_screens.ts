@@ -25,6 +25,7 @@ async function press(page: Page, ...keys: string[]): Promise<void> {
 }
 
 async function slowUploads(page: Page): Promise<void> {
+  const chooser = page.waitForEvent("filechooser");
   await listed(page);
   const network = await page.context().newCDPSession(page);
   await network.send("Network.emulateNetworkConditions", {
@@ -33,7 +34,6 @@ async function slowUploads(page: Page): Promise<void> {
     downloadThroughput: -1,
     uploadThroughput: 350_000,
   });
-  const chooser = page.waitForEvent("filechooser");
   await page.keyboard.press("u");
   const file = (name: string, bytes: number) => ({
     name,
@@ -75,7 +75,7 @@ export const screens: readonly Screen[] = [
     path: "/drive",
     user: "alice",
     prepare: async (page) => {
-      await press(page, "Home", "ArrowDown", "Shift+ArrowDown", "Shift+ArrowDown");
+      await press(page, "Home", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight");
       await page.waitForSelector(".drive-bar--selection");
     },
   },
@@ -159,6 +159,7 @@ export const screens: readonly Screen[] = [
     user: "alice",
     prepare: async (page) => {
       await slowUploads(page);
+      await page.getByLabel("Do the same for all that follow").check();
       await page.getByRole("button", { name: "Skip" }).click();
       await page.waitForTimeout(3000);
     },
@@ -175,11 +176,14 @@ export const screens: readonly Screen[] = [
     user: "bob",
     prepare: async (page) => {
       for (const name of ["Old plans", "Drafts of the speech"]) {
-        await page.request.post("/api/v1/drive/folders", { data: { parent: "root", name } })
+        const { origin } = new URL(page.url());
+        await page.request.post(`${origin}/api/v1/drive/folders`, {
+          data: { parent: "root", name },
+        })
           .then(async (answer) => {
             if (!answer.ok()) return;
             const { id } = await answer.json() as { id: string };
-            await page.request.delete(`/api/v1/drive/items/${id}`);
+            await page.request.delete(`${origin}/api/v1/drive/items/${id}`);
           });
       }
       await page.goto(new URL("/drive/trash", page.url()).href);

@@ -62,7 +62,9 @@ test("items, folders and files have the published shapes", async (site) => {
     "etag",
   ]);
   assert.equal(file.json.contentType, "text/plain");
-  const { json } = await site.json(`/items/${folder.json.id}`);
+  const listing = await site.fetch(`/items/${folder.json.id}`);
+  assert.equal(listing.headers.get("cache-control"), "no-store");
+  const json = await listing.json();
   assert.deepEqual(json.path, [{ id: "root", name: "My drive" }, {
     id: folder.json.id,
     name: "Papers",

@@ -259,7 +259,9 @@ function NothingHere(): JSX.Element {
     <EmptyState
       icon="cloud-upload"
       title={root ? "Your drive is empty" : "This folder is empty"}
-      text="Drop files or whole folders anywhere on this page."
+      text={matchMedia("(pointer: coarse)").matches
+        ? "What you upload appears here, on all your devices."
+        : "Drop files or whole folders anywhere on this page."}
     >
       <Button variant="primary" icon="upload" onClick={() => chooseFiles("files")}>
         Upload files

@@ -34,8 +34,9 @@ import {
 /** Requests of one action at a time. */
 const AT_ONCE = 4;
 
-/** The item whose name is being edited. */
+/** The item whose name is being edited, and what was typed when that could not be saved. */
 export const renaming = signal<string | null>(null);
+export let renameDraft: string | null = null;
 /** What the move dialog is open for. */
 export const moving = signal<readonly Item[] | null>(null);
 export const newFolderOpen = signal(false);
@@ -62,16 +63,19 @@ export async function makeFolder(name: string): Promise<boolean> {
   return true;
 }
 
-/** @returns what is wrong with the name; null when it was taken */
-export async function rename(item: Item, name: string): Promise<string | null> {
-  if (name === item.name) return null;
+/** Shows the new name at once. When it cannot be saved the field opens again, with what was typed. */
+export async function rename(item: Item, name: string): Promise<void> {
+  renaming.value = null;
+  renameDraft = null;
+  if (name === "" || name === item.name) return;
   noteItem({ ...item, name });
   try {
     noteItem(await patchItem(item.id, { name }));
-    return null;
   } catch (error) {
     noteItem(item);
-    return error instanceof ApiFailure ? error.message : "This name could not be saved.";
+    complain(error, "Not renamed.");
+    renameDraft = name;
+    renaming.value = item.id;
   }
 }
 

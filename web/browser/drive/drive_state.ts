@@ -143,6 +143,20 @@ export function noteGone(ids: ReadonlySet<string>): void {
   );
 }
 
+/** The path to a folder that some listing shows, so that it is there before the answer is. */
+function guessPath(id: string): readonly PathStep[] {
+  if (id === ROOT) return ROOT_PATH;
+  for (const { path, items } of listings.value.values()) {
+    const at = path.findIndex((step) => step.id === id);
+    if (at >= 0) return path.slice(0, at + 1);
+    const item = items.find((one) => one.id === id);
+    if (item !== undefined && item.parent === path.at(-1)?.id) {
+      return [...path, { id, name: item.name }];
+    }
+  }
+  return [];
+}
+
 let loading = new AbortController();
 
 /** Fetches the current place. `quietly` keeps what is shown until all of the new is here. */
@@ -152,7 +166,10 @@ export async function load(options: { quietly?: boolean } = {}): Promise<void> {
   const { signal: abort } = loading;
   const at = place.value, key = keyOf(at), known = listings.value.get(key);
   const quietly = options.quietly ?? known?.state === "ready";
-  if (!quietly) setListing(key, { ...EMPTY, path: at.kind === "folder" ? known?.path ?? [] : [] });
+  if (!quietly) {
+    const path = at.kind === "folder" ? known?.path ?? guessPath(at.id) : [];
+    setListing(key, { ...EMPTY, path });
+  }
   try {
     const show = (next: Listing) => {
       if (!quietly || next.complete) setListing(key, next);
@@ -317,7 +334,16 @@ export function step(by: number, extend: boolean): void {
   if (items.length === 0) return;
   const at = items.findIndex(({ id }) => id === cursor.value);
   const next = at < 0 ? (by > 0 ? 0 : items.length - 1) : at + by;
-  const { id } = items[Math.max(0, Math.min(items.length - 1, next))]!;
+  goToIndex(Math.max(0, Math.min(items.length - 1, next)), extend);
+}
+
+/** Moves the keyboard's place to the first item, or to the last. */
+export function stepToEnd(end: "first" | "last", extend: boolean): void {
+  if (shown.value.length > 0) goToIndex(end === "first" ? 0 : shown.value.length - 1, extend);
+}
+
+function goToIndex(index: number, extend: boolean): void {
+  const { id } = shown.value[index]!;
   if (extend) extendTo(id);
   else selectOnly(id);
 }

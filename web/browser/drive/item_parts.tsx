@@ -1,10 +1,9 @@
 /** What the list and the grid share: icons, names, menus, and how items answer to the pointer. */
 import { signal } from "@preact/signals";
 import type { JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Icon } from "../../ui/components/icon.tsx";
 import { Menu, type MenuItem, type MenuPlace } from "../../ui/components/menu.tsx";
-import { showToast } from "../../ui/components/toast.tsx";
 import {
   download,
   moveItems,
@@ -12,6 +11,7 @@ import {
   openItem,
   purgeItems,
   rename,
+  renameDraft,
   renaming,
   restoreItems,
   trashItems,
@@ -86,50 +86,33 @@ export function ItemName({ item }: { item: Item }): JSX.Element {
 
 function RenameField({ item }: { item: Item }): JSX.Element {
   const field = useRef<HTMLInputElement>(null);
+  const draft = useRef(renameDraft);
   const done = useRef(false);
-  const [error, setError] = useState<string | null>(null);
-  useEffect(() => {
+  // Before the next key arrives: it belongs to the name.
+  useLayoutEffect(() => {
     field.current!.focus();
     field.current!.setSelectionRange(0, stemLength(item));
   }, []);
-  const save = async () => {
+  const end = (name: string) => {
     if (done.current) return;
     done.current = true;
-    const name = field.current!.value.trim();
-    if (name === "" || name === item.name) {
-      renaming.value = null;
-      return;
-    }
-    const wrong = await rename(item, name);
-    if (wrong === null) {
-      renaming.value = null;
-      return;
-    }
-    // The field stays, with what was typed, so that it can be mended.
-    showToast({ message: wrong, icon: "triangle-alert" });
-    setError(wrong);
-    renaming.value = item.id;
-    done.current = false;
-    field.current?.focus();
+    void rename(item, name.trim());
   };
   return (
     <input
       ref={field}
       class="input item-rename"
-      defaultValue={item.name}
+      defaultValue={draft.current ?? item.name}
       aria-label={`New name for ${item.name}`}
-      {...(error === null ? {} : { "aria-invalid": "true" as const, title: error })}
+      {...(draft.current === null ? {} : { "aria-invalid": "true" as const })}
       autocomplete="off"
       onClick={(event) => event.stopPropagation()}
       onDblClick={(event) => event.stopPropagation()}
-      onBlur={() => void save()}
+      onBlur={(event) => end(event.currentTarget.value)}
       onKeyDown={(event) => {
         event.stopPropagation();
-        if (event.key === "Enter") void save();
-        if (event.key === "Escape") {
-          done.current = true;
-          renaming.value = null;
-        }
+        if (event.key === "Enter") end(event.currentTarget.value);
+        if (event.key === "Escape") end(item.name);
       }}
     />
   );
@@ -229,7 +212,6 @@ export function itemHandlers(item: Item) {
     })
     : {};
   return {
-    "aria-selected": selected.value.has(item.id) ? "true" as const : "false" as const,
     draggable: free && renaming.value !== item.id && !touch(),
     onDragStart: (event: DragEvent) => startDrag(event, item),
     onDragEnd: endDrag,

@@ -25,6 +25,7 @@ import {
   setView,
   shown,
   step,
+  stepToEnd,
   targets,
   toggle,
   view,
@@ -65,8 +66,8 @@ const KEYS: Record<string, (event: KeyboardEvent) => void> = {
   ArrowLeft: (event) => step(-1, event.shiftKey),
   PageDown: (event) => step(10 * rowStep(), event.shiftKey),
   PageUp: (event) => step(-10 * rowStep(), event.shiftKey),
-  Home: (event) => step(-shown.value.length, event.shiftKey),
-  End: (event) => step(shown.value.length, event.shiftKey),
+  Home: (event) => stepToEnd("first", event.shiftKey),
+  End: (event) => stepToEnd("last", event.shiftKey),
   Enter: () => {
     const item = shown.value.find(({ id }) => id === cursor.value);
     if (item !== undefined) openItem(item);

@@ -61,16 +61,6 @@ export function MoveDialog({ items }: { items: readonly Item[] }): JSX.Element {
       }}
       footer={
         <>
-          <span class="move-dialog__new">
-            <Button
-              variant="quiet"
-              icon="folder-plus"
-              busy={busy.value}
-              onClick={() => void addFolder()}
-            >
-              New folder
-            </Button>
-          </span>
           <Button onClick={close}>Cancel</Button>
           <Button variant="primary" type="submit" disabled={same}>Move here</Button>
         </>
@@ -79,6 +69,15 @@ export function MoveDialog({ items }: { items: readonly Item[] }): JSX.Element {
       <ul class="folder-tree" role="tree" aria-label="Folders">
         <Branch folder={TREE_ROOT} depth={0} tree={tree} />
       </ul>
+      <Button
+        variant="quiet"
+        small
+        icon="folder-plus"
+        busy={busy.value}
+        onClick={() => void addFolder()}
+      >
+        New folder in {target.name}
+      </Button>
     </Dialog>
   );
 }

@@ -48,14 +48,20 @@ const SORTS: readonly [SortKey, string][] = [
 ];
 
 function PlaceBar(): JSX.Element {
-  const at = place.value, { items, count, complete, state } = listing.value;
+  const at = place.value, { items, count, complete, state, path } = listing.value;
   const [only] = selection.value;
   return (
     <div class="drive-bar">
       <div class="drive-bar__place">
-        {at.kind === "folder" && <Path />}
+        {at.kind === "folder" && (
+          <>
+            <h1 class="unseen">{path.at(-1)?.name ?? "Drive"}</h1>
+            <Path />
+          </>
+        )}
         {at.kind === "trash" && <h1 class="drive-bar__title">Trash</h1>}
-        {at.kind === "search" && <h1 class="drive-bar__title truncate">“{at.query}”</h1>}
+        {at.kind === "search" && <h1 class="drive-bar__title truncate">Results for “{at.query}”
+        </h1>}
       </div>
       {state === "ready" && (
         <span class="drive-bar__count" role="status">
@@ -123,6 +129,11 @@ function Path(): JSX.Element {
   const steps = folded.length > 0 ? [path[0]!, ...path.slice(-2)] : path;
   return (
     <nav aria-label="Path" class="drive-path">
+      {path.length > 1 && (
+        <span class="drive-path__up">
+          <IconButton icon="arrow-left" label="Up" href={folderAddress(path.at(-2)!.id)} />
+        </span>
+      )}
       <ol class="breadcrumb">
         {steps.map((step, index) => (
           <li class="breadcrumb__item" key={step.id}>

@@ -36,7 +36,6 @@ export function UploadTray(): JSX.Element | null {
           icon={open ? "chevron-down" : "chevron-up"}
           label={open ? "Show less" : "Show all"}
           small
-          aria-expanded={open ? "true" : "false"}
           onClick={() => trayOpen.value = !open}
         />
         <IconButton
@@ -81,7 +80,7 @@ function headline(): string {
   if (active > 0) return `Uploading ${plural(active, "file", "files")}`;
   if (failed > 0) return `${plural(failed, "upload", "uploads")} failed`;
   if (paused > 0) return `${plural(paused, "upload", "uploads")} paused`;
-  return `${plural(done, "file", "files")} stored`;
+  return done === 0 ? "Nothing uploaded" : `${plural(done, "file", "files")} stored`;
 }
 
 function pace(left: number): string {
@@ -97,6 +96,7 @@ function TransferRow({ transfer }: { transfer: Transfer }): JSX.Element {
     waiting: "Waiting",
     sending: `${formatSize(sent.value)} of ${formatSize(file.size)}`,
     storing: "Storing on all disks",
+    asking: "This name is taken",
     retrying: "No answer yet; trying again",
     paused: `Paused at ${formatSize(sent.value)} of ${formatSize(file.size)}`,
     done: `Stored, ${formatSize(file.size)}`,
@@ -162,6 +162,7 @@ const ICONS = {
   waiting: "clock",
   sending: "upload",
   storing: "hard-drive",
+  asking: "circle-help",
   retrying: "hourglass",
   paused: "pause",
   done: "circle-check",

@@ -16,6 +16,7 @@ export type TransferState =
   | "waiting"
   | "sending"
   | "storing"
+  | "asking"
   | "retrying"
   | "paused"
   | "done"
@@ -56,7 +57,7 @@ export const transfers = signal<readonly Transfer[]>([]);
 export const trayOpen = signal(true);
 let lastId = 0;
 
-const ACTIVE: readonly TransferState[] = ["waiting", "sending", "storing", "retrying"];
+const ACTIVE: readonly TransferState[] = ["waiting", "sending", "storing", "retrying", "asking"];
 export const isActive = (transfer: Transfer): boolean => ACTIVE.includes(transfer.state.value);
 
 export const totals = computed(() => {
@@ -232,10 +233,14 @@ async function onError(transfer: Transfer, error: Error): Promise<void> {
     const existing = listing.value.items.find((item) =>
       item.name === transfer.file.name && item.parent === transfer.parent
     );
+    transfer.state.value = "asking";
+    // Another file may go on while the person thinks.
+    startNext();
     const choice = await transfer.batch.ask(transfer.file.name, existing?.type !== "folder");
     if (choice === "skip") return finish(transfer, "skipped");
     transfer.conflict = choice === "replace" ? "replace" : "rename";
-    return void send(transfer);
+    transfer.state.value = "waiting";
+    return startNext();
   }
   const status = detailed === null ? 0 : statusOf(detailed);
   if (status === 401) transfer.error.value = "You are logged out. Log in and try again.";
