@@ -1,0 +1,103 @@
+/** Questions that tests put to single nodes of a running cluster, and the conditions they wait for. */
+import type { ClusterStatus } from "../../proto/cluster_status.ts";
+import { coordinatorConversation } from "../../proto/control.ts";
+import type { NodeEntry } from "../../proto/cluster_config.ts";
+import { kvConversation } from "../../proto/kv_wire.ts";
+import { connectRpc } from "../../roles/net/rpc_client.ts";
+import type { RpcConnection } from "../../roles/net/rpc_connection.ts";
+import { eventually } from "../eventually.ts";
+import type { TestCluster } from "./harness.ts";
+
+export function backendsOf(cluster: TestCluster): string[] {
+  return cluster.config.node.filter((node) => node.role === "backend")
+    .map((node) => `backend/${node.id}`);
+}
+
+/** Opens a connection to a node, as another node of the cluster would, and closes it afterwards. */
+export async function withConnection<T>(
+  cluster: TestCluster,
+  node: Pick<NodeEntry, "host" | "port">,
+  talk: (connection: RpcConnection) => Promise<T>,
+): Promise<T> {
+  const connection = await connectRpc({
+    hostname: node.host,
+    port: node.port,
+    secret: cluster.secret.toHex(),
+    clusterName: cluster.config.cluster.name,
+    name: "client/9",
+    onError: () => {},
+  });
+  try {
+    return await talk(connection);
+  } finally {
+    connection.close();
+  }
+}
+
+export async function statusOf(cluster: TestCluster): Promise<ClusterStatus> {
+  return await withConnection(cluster, cluster.node("coordinator/0"), async (connection) => {
+    return (await connection.call(coordinatorConversation, "status", {})).body;
+  });
+}
+
+/** The tablet that holds `row`, as the coordinator knows it. */
+export async function tabletOf(cluster: TestCluster, row: string) {
+  const { tablets } = await statusOf(cluster);
+  return tablets.find(({ startKey, endKey }) =>
+    row >= startKey && (endKey === null || row < endKey)
+  )!;
+}
+
+/** The name of the node that orders the writes to `row`. */
+export async function primaryOf(cluster: TestCluster, row: string): Promise<string> {
+  const { primary } = await tabletOf(cluster, row);
+  if (primary === null) throw new Error(`The tablet of "${row}" has no primary`);
+  return `backend/${primary}`;
+}
+
+export async function allHealthy(cluster: TestCluster): Promise<void> {
+  await eventually(
+    async () => {
+      const status = await statusOf(cluster).catch(() => null);
+      return status?.tablets.every(({ state }) => state === "healthy") ?? false;
+    },
+    "every tablet to be healthy",
+    { withinMs: 40_000, everyMs: 100 },
+  );
+}
+
+/** Waits until all replicas of each group stand at the same place with the same digest. */
+export async function replicasEqual(cluster: TestCluster): Promise<void> {
+  const backends = backendsOf(cluster);
+  await eventually(
+    async () => {
+      const answers = await Promise.all(
+        backends.map((name) =>
+          withConnection(cluster, cluster.node(name), async (connection) => {
+            return (await connection.call(kvConversation, "digest", {})).body.groups;
+          }).catch(() => [])
+        ),
+      );
+      const byGroup = Map.groupBy(answers.flat(), ({ gid }) => gid);
+      return byGroup.size > 0 &&
+        [...byGroup.values()].every((replicas) =>
+          replicas.length === cluster.config.store.replicas &&
+          new Set(replicas.map(({ appliedLsn, hash }) => `${appliedLsn}:${hash}`)).size === 1
+        );
+    },
+    "all replicas to be equal",
+    { withinMs: 30_000, everyMs: 100 },
+  );
+}
+
+/** The sum of a counter over all its labels, from a node's `/metrics`. */
+export async function metricOf(cluster: TestCluster, node: string, name: string): Promise<number> {
+  const text = await (await fetch(`${cluster.opsUrl(node)}/metrics`)).text();
+  let sum = 0;
+  for (const line of text.split("\n")) {
+    if (line.startsWith(`${name} `) || line.startsWith(`${name}{`)) {
+      sum += Number(line.slice(line.lastIndexOf(" ") + 1));
+    }
+  }
+  return sum;
+}
