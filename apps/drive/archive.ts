@@ -9,8 +9,7 @@
  * are more than 65,534 entries. Names are UTF-8. Follows APPNOTE 6.3.10. Not compressed: what fills
  * drives (pictures, music, films) does not shrink.
  */
-import type { Kv } from "../../kv/kv.ts";
-import { type ChunkBudget, readContent } from "./chunks.ts";
+import { readContent, type ReadOptions } from "./chunks.ts";
 import type { StoredContent, StoredItem } from "./items.ts";
 import type { TreeRow } from "./tree_row.ts";
 
@@ -66,7 +65,7 @@ export async function* archiveEntries(
 export function archiveItems(
   tree: TreeRow,
   items: readonly StoredItem[],
-  source: { readonly kv: Kv; readonly budget: ChunkBudget },
+  source: Pick<ReadOptions, "kv" | "budget" | "freePieces">,
 ): ReadableStream<Uint8Array> {
   const read = (content: StoredContent) =>
     readContent({ ...source, content, start: 0, end: content.size });

@@ -246,7 +246,15 @@ export interface ReadOptions {
   /** First byte wanted, and the one behind the last. */
   readonly start: number;
   readonly end: number;
+  /**
+   * The consumer no longer looks at a piece when it asks for the next one, as a server that writes
+   * to a socket does. Pieces are then freed at once instead of piling up until they are collected.
+   */
+  readonly freePieces?: boolean;
 }
+
+/** Smaller pieces may share their buffer with something else, and do not matter. */
+const FREED_BYTES_MIN = 256 * 1024;
 
 /**
  * Streams part of a file, reading ahead while the budget allows. A chunk that is missing or has the
@@ -259,6 +267,7 @@ export function readContent(options: ReadOptions): ReadableStream<Uint8Array> {
   const last = Math.ceil(end / chunkBytes);
   let next = Math.floor(start / chunkBytes);
   const ahead: { index: number; value: Promise<Uint8Array>; lent: boolean }[] = [];
+  let handedOut: Uint8Array | null = null;
 
   const fetchChunk = async (index: number): Promise<Uint8Array> => {
     const value = await getChunk(kv, upload, index, aborter.signal);
@@ -284,6 +293,8 @@ export function readContent(options: ReadOptions): ReadableStream<Uint8Array> {
 
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
+      if (handedOut !== null) freePiece(handedOut);
+      handedOut = null;
       readAhead();
       const chunk = ahead[0];
       if (chunk === undefined) return controller.close();
@@ -294,6 +305,7 @@ export function readContent(options: ReadOptions): ReadableStream<Uint8Array> {
         ahead.shift();
         if (chunk.lent) budget.give();
         readAhead();
+        if (options.freePieces) handedOut = value;
         const offset = chunk.index * chunkBytes;
         controller.enqueue(value.subarray(Math.max(0, start - offset), end - offset));
         if (next >= last && ahead.length === 0) controller.close();
@@ -304,4 +316,11 @@ export function readContent(options: ReadOptions): ReadableStream<Uint8Array> {
     },
     cancel: release,
   }, { highWaterMark: 0 });
+}
+
+function freePiece(piece: Uint8Array): void {
+  const { buffer } = piece;
+  const ownsAll = buffer instanceof ArrayBuffer && buffer.byteLength === piece.byteLength;
+  // Moving the bytes into a buffer of no length lets go of them.
+  if (ownsAll && piece.byteLength >= FREED_BYTES_MIN) buffer.transfer(0);
 }

@@ -13,7 +13,7 @@ import type { Env } from "../../kv/env.ts";
 import type { Kv } from "../../kv/kv.ts";
 import type { ClusterConfig } from "../../proto/cluster_config.ts";
 import { archiveItems } from "./archive.ts";
-import { ChunkBudget, readContent } from "./chunks.ts";
+import { ChunkBudget, readContent, type ReadOptions } from "./chunks.ts";
 import { DriveError } from "./errors.ts";
 import {
   type DriveItem,
@@ -78,9 +78,11 @@ export interface PageOptions {
 /** A file that is about to be read: its description and its bytes by range. */
 export interface OpenFile {
   readonly item: DriveItem;
-  /** Bytes from `start` up to, not including, `end`. */
-  read(start: number, end: number): ReadableStream<Uint8Array>;
+  /** Bytes from `start` up to, not including, `end`; see chunks.ts for `freePieces`. */
+  read(start: number, end: number, options?: ReadHow): ReadableStream<Uint8Array>;
 }
+
+export type ReadHow = Pick<ReadOptions, "freePieces">;
 
 export type UploadRequest = Omit<UploadTarget, "name"> & { readonly name: unknown };
 
@@ -204,7 +206,7 @@ export class Drive {
     const source = { kv: this.#kv, budget: this.#budget, content };
     return {
       item: toDriveItem(placed),
-      read: (start, end) => readContent({ ...source, start, end }),
+      read: (start, end, how) => readContent({ ...source, start, end, ...how }),
     };
   }
 
@@ -212,6 +214,7 @@ export class Drive {
   async archive(
     user: string,
     ids: readonly string[],
+    how: ReadHow = {},
   ): Promise<{ name: string; body: ReadableStream }> {
     if (ids.length === 0 || ids.length > ARCHIVE_ITEMS_MAX) {
       throw new DriveError("invalid_request", `An archive holds 1 to ${ARCHIVE_ITEMS_MAX} items`);
@@ -228,7 +231,7 @@ export class Drive {
     if (items.length === 1 && !isFolder(only!)) {
       throw new DriveError("not_a_folder", `"${only!.name}" is a file: get its content`);
     }
-    const body = archiveItems(tree, items, { kv: this.#kv, budget: this.#budget });
+    const body = archiveItems(tree, items, { kv: this.#kv, budget: this.#budget, ...how });
     return { name: `${items.length === 1 ? only!.name : "Files"}.zip`, body };
   }
 

@@ -16,7 +16,7 @@ import { ApiError } from "../errors.ts";
 import { readJson } from "../read_json.ts";
 import { requestPieces } from "../request_pieces.ts";
 import { requireUser, type WebEnv } from "../session.ts";
-import { body, disposition, respondContent } from "./drive_content.ts";
+import { body, disposition, howToRead, respondContent } from "./drive_content.ts";
 import { driveUploadRoutes } from "./drive_uploads.ts";
 
 const Id = z.string().max(64);
@@ -75,7 +75,7 @@ export function driveRoutes(context: AppContext & { readonly drive: Drive }): Ho
   });
 
   const archive = async (c: Context<WebEnv>, ids: readonly string[]) => {
-    const { name, body: zip } = await drive.archive(user(c), ids);
+    const { name, body: zip } = await drive.archive(user(c), ids, howToRead(c));
     return new Response(c.req.method === "HEAD" ? null : body(zip), {
       headers: {
         "Cache-Control": "private, no-store",

@@ -60,8 +60,16 @@ export function respondContent(c: Context<WebEnv>, file: OpenFile): Response {
   if (range !== null) headers.set("Content-Range", `bytes ${start}-${end - 1}/${item.size}`);
   const status = range === null ? 200 : 206;
   const empty = c.req.method === "HEAD" || start === end;
-  return new Response(empty ? null : body(file.read(start, end)), { status, headers });
+  return new Response(empty ? null : body(file.read(start, end, howToRead(c))), {
+    status,
+    headers,
+  });
 }
+
+/** A request that came over a socket names its address; its answer is written piece by piece. */
+export const howToRead = (c: Context<WebEnv>) => ({
+  freePieces: c.env?.clientAddress !== undefined,
+});
 
 /** Names go out twice: as ASCII for old clients and, after RFC 5987, in full. */
 export function disposition(attachment: boolean, name: string): string {
