@@ -742,8 +742,10 @@ export class Replica {
     peer.heardMs = this.#nowMs;
     peer.hasConfig = peer.hasConfig && message.epoch === this.epoch;
     if (peer.inc !== message.inc) this.#meetIncarnation(peer, message.inc);
-    else if (message.epoch < this.epoch) {
-      peer.hasConfig = false;
+    else {
+      // It threw away what it was sent in another epoch than its own, be it that we have caught up
+      // with it since or that it still has to follow.
+      if (message.epoch < this.epoch) peer.hasConfig = false;
       this.#restart(peer);
     }
     this.#replicate(peer);
