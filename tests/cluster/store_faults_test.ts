@@ -95,7 +95,7 @@ Deno.test("killing the coordinator costs no writer anything while no other node 
   await cluster.kill("coordinator/0");
   await workload.progress(500);
   assert.deepEqual(workload.refused, []);
-  assert(workload.longestGapMs < 1_000, `a gap of ${workload.longestGapMs} ms`);
+  assert(workload.longestGapMs < 5_000, `a gap of ${workload.longestGapMs} ms`);
   await cluster.restart("coordinator/0");
   await cluster.waitReady("coordinator/0");
   // And it takes up its duty again where it was.
