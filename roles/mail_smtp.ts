@@ -210,6 +210,10 @@ function serverOptions(door: SmtpDoor, options: SmtpDoorOptions): SMTPServerOpti
 
   // deno-lint-ignore require-await -- so that what it throws comes out as a rejection
   async function checkSender(address: string, session: SMTPServerSession): Promise<void> {
+    // The server asks for this itself, but only where it offers AUTH: not before STARTTLS.
+    if (submission && session.user === undefined) {
+      throw new SmtpReply(530, "5.7.0", session.secure ? "Log in first" : "Use STARTTLS first");
+    }
     if (!submission && address === "") return;
     const normalized = normalizeAddress(address);
     if (normalized === null) throw new SmtpReply(553, "5.1.7", `"${address}" is not an address`);
@@ -239,7 +243,8 @@ function serverOptions(door: SmtpDoor, options: SmtpDoorOptions): SMTPServerOpti
   async function takeMessage(stream: SMTPServerDataStream, session: SMTPServerSession) {
     const { mailFrom, rcptTo } = session.envelope;
     const recipients = rcptTo.map(({ address }) => normalizeAddress(address)!);
-    const message = { recipients, source: bounded(stream), trace: traceField(session) };
+    const source = bounded(stream);
+    const message = { recipients, source, trace: traceField(session) };
     try {
       if (submission) await mail.smtp.submit(String(session.user), message);
       else {
@@ -247,14 +252,17 @@ function serverOptions(door: SmtpDoor, options: SmtpDoorOptions): SMTPServerOpti
         await mail.smtp.receive({ ...message, envelopeFrom });
       }
     } catch (error) {
-      // The other side talks on until its last dot, and hears the answer only then.
+      // The other side talks on until its last dot, and hears the answer only then. A reader that is
+      // left in the middle would keep the stream from flowing.
+      await source.return(undefined);
       await drain(stream);
       throw error;
     }
   }
 
   async function* bounded(stream: SMTPServerDataStream): AsyncGenerator<Uint8Array> {
-    for await (const chunk of stream) {
+    // Whoever stops early leaves the stream whole, for `drain` to read to its end.
+    for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
       yield chunk as Uint8Array;
       if (stream.sizeExceeded) {
         throw new MailError(
