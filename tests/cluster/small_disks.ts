@@ -35,10 +35,17 @@ export class SmallDisks {
 
   /** Leaves so many bytes free on each disk, as if other programs had filled them. */
   async fill(leaveBytes: number): Promise<void> {
-    for (const mount of this.mounts) {
-      const usedKib = Math.ceil(await usedBytes(mount) / 1024);
-      await resize(mount, `${usedKib + Math.ceil(leaveBytes / 1024)}k`);
-    }
+    await Promise.all(this.mounts.map(async (mount) => {
+      for (let attempt = 1;; attempt++) {
+        const usedKib = Math.ceil(await usedBytes(mount) / 1024);
+        try {
+          return await resize(mount, `${usedKib + Math.ceil(leaveBytes / 1024)}k`);
+        } catch (error) {
+          // A disk cannot be smaller than what was written to it since we looked.
+          if (attempt === 20) throw error;
+        }
+      }
+    }));
   }
 
   async makeRoom(): Promise<void> {
