@@ -2,7 +2,8 @@
  * Listens for other nodes, shakes hands with each and serves it until one side hangs up.
  *
  * A stranger costs little: at most `handshakesMax` connections that have not proved themselves, each
- * for five seconds and one kilobyte. One bad connection never disturbs the others.
+ * for five seconds and one kilobyte, and none of them takes the place of a peer that has. One bad
+ * connection never disturbs the others.
  */
 import { encodeFrame } from "../../proto/codec.ts";
 import { closeQuietly, type HandshakeOptions, welcomeClient } from "./handshake.ts";
@@ -23,7 +24,7 @@ export interface RpcServerOptions {
   readonly onError: RpcErrorListener;
   readonly onConnection?: (connection: RpcConnection) => void;
   readonly limits?: Partial<RpcLimits>;
-  /** Open connections, and those among them that are still shaking hands. */
+  /** Peers let in, and besides them those that are still shaking hands. */
   readonly connectionsMax?: number;
   readonly handshakesMax?: number;
   readonly handshakeTimeoutMs?: number;
@@ -55,9 +56,8 @@ export function serveRpc(options: RpcServerOptions): RpcServer {
     while (!closed) {
       try {
         const conn = await listener.accept();
-        const all = connections.size + strangers.size;
         if (
-          all >= (options.connectionsMax ?? CONNECTIONS_MAX) ||
+          connections.size >= (options.connectionsMax ?? CONNECTIONS_MAX) ||
           strangers.size >= (options.handshakesMax ?? HANDSHAKES_MAX)
         ) {
           turnAway(conn);

@@ -97,13 +97,17 @@ export class Workload {
     assert.deepEqual(
       lost,
       [],
-      `${lost.length} of ${this.#acked.size} acknowledged writes are lost`,
+      `GUARANTEE BROKEN: ${lost.length} of ${this.#acked.size} acknowledged writes are lost`,
     );
     const doubled = [...found].filter(([, count]) => count > 1);
-    assert.deepEqual(doubled, [], "writes were executed more than once");
+    assert.deepEqual(doubled, [], "GUARANTEE BROKEN: writes were executed more than once");
     const invented = [...found.keys()].filter((value) =>
       !this.#acked.has(value) && !this.#unknown.has(value)
     );
-    assert.deepEqual(invented, [], "writes that were reported as not applied are there");
+    assert.deepEqual(
+      invented,
+      [],
+      "GUARANTEE BROKEN: writes that were reported as not applied are there",
+    );
   }
 }
