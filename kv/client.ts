@@ -33,6 +33,7 @@ import {
 import { checkKey, checkRowOp } from "./limits.ts";
 import { headOf } from "./command.ts";
 import { toLogRowOp, toRowResult } from "./log_value.ts";
+import { mutated } from "./mutant.ts";
 import { RequestNumbers } from "./request_numbers.ts";
 import type { RowOutcome } from "./row_op.ts";
 
@@ -218,7 +219,11 @@ export class KvClient implements Kv {
       attempt.hint = null;
       try {
         const timeoutMs = Math.min(ATTEMPT_MS, remainingMs);
-        const request = { ...body, gid: route.gid, hops: 0 };
+        const request: Record<string, unknown> = { ...body, gid: route.gid, hops: 0 };
+        if (mutated("retry-with-new-number") && method === "apply") {
+          const stamp = body.stamp as RequestStamp;
+          request.stamp = { ...stamp, clientId: `${stamp.clientId}-${attempt.count}` };
+        }
         const callOptions = signal === undefined ? { timeoutMs } : { timeoutMs, signal };
         const answer = await this.#transport.call(node, method, request, payload, callOptions);
         return { ...answer, route };
@@ -315,7 +320,7 @@ interface Attempt {
 }
 
 function gaveUp(row: string, attempt: Attempt): KvError {
-  return attempt.maybeApplied
+  return attempt.maybeApplied && !mutated("unknown-reported-as-failed")
     ? new KvError(
       "outcome_unknown",
       `Cannot tell whether the write to "${row}" happened: ${attempt.last}`,

@@ -13,6 +13,7 @@
 import { z } from "zod";
 import type { RequestStamp } from "../proto/command.ts";
 import { Version } from "../proto/ids.ts";
+import { mutated } from "./mutant.ts";
 import type { RowOutcome } from "./row_op.ts";
 
 export const REQUEST_AGE_MAX_MS = 10 * 60_000;
@@ -61,6 +62,7 @@ export class Completions {
   }
 
   save(): SavedCompletions {
+    if (mutated("completion-not-checkpointed")) return [];
     return Array.from(this.#clients, ([clientId, record]) => ({
       clientId,
       firstIncomplete: record.firstIncomplete,
@@ -93,6 +95,7 @@ export class Completions {
       this.#clients.set(stamp.clientId, record);
     }
     record.lastMs = timeMs;
+    if (mutated("completion-dropped-early")) record.outcomes.clear();
     record.outcomes.set(stamp.seq, outcome);
     if (stamp.firstIncomplete > record.firstIncomplete) {
       record.firstIncomplete = stamp.firstIncomplete;

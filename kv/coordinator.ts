@@ -36,6 +36,7 @@ import {
 } from "../proto/ids.ts";
 import type { ConfigChange, GroupConfig, Member } from "../proto/replication.ts";
 import { invariant } from "./invariant.ts";
+import { mutated } from "./mutant.ts";
 
 export interface CoordinatorTiming {
   /** A node that has not reported for this long is not counted on. */
@@ -239,15 +240,16 @@ export class Coordinator {
     const reported = known.report.groups.find((item) => item.gid === gid);
     const epoch = reported?.epoch ?? toEpoch(0);
     if (config === null) {
-      if (epoch > 0) group.rolledBack = true;
+      if (epoch > 0 && !mutated("rollback-not-noticed")) group.rolledBack = true;
       return this.#maybeCreate(gid, group);
     }
-    if (epoch > config.epoch) {
+    if (epoch > config.epoch && !mutated("rollback-not-noticed")) {
       group.rolledBack = true;
       return;
     }
     const { primary } = config;
-    if (primary.node === node && primary.store === known.store && primary.inc < known.inc) {
+    const restarted = primary.inc < known.inc && !mutated("restart-not-noticed");
+    if (primary.node === node && primary.store === known.store && restarted) {
       // The same data folder is open in a newer process, which needs its exclusive lock.
       this.#elect(gid, group, { reason: "its process restarted", priorReignDead: true });
     }
@@ -339,7 +341,9 @@ export class Coordinator {
       // Its members do not hear it, so it could not lead even if we hear it well.
       return !(election.bySilence && !election.priorReignDead && member.node === oldPrimary);
     };
-    const inSync = config.inSync.filter(mayServe);
+    const inSync = mutated("non-member-elected")
+      ? this.#knownMembers(group).filter(mayServe)
+      : config.inSync.filter(mayServe);
     const outstanding = config.inSync.filter((member) => this.#mayStillAnswer(member, election));
     const enough = inSync.length >= config.minInSync;
     if (outstanding.length > 0 && waitedMs < this.#timing.pollMs) return;
@@ -404,7 +408,7 @@ export class Coordinator {
   #install(gid: GroupId, group: Group, primary: Member, inSync: readonly Member[]): void {
     const config = group.config!, election = group.election!;
     invariant(
-      this.#isElectable(group, primary.node),
+      this.#isElectable(group, primary.node) || mutated("non-member-elected"),
       "B2",
       () => `node ${primary.node} is neither in sync nor eligible in group ${gid}`,
     );
@@ -414,8 +418,8 @@ export class Coordinator {
       reign: toEpoch(config.epoch + 1),
       primary: { ...primary, inc: this.#nodes.get(primary.node)!.inc },
       inSync: [...inSync],
-      eligible: inSync.length >= config.minInSync ? [] : left,
-      deadReign: election.priorReignDead ? config.reign : null,
+      eligible: this.#enough(inSync, config) ? [] : left,
+      deadReign: election.priorReignDead || mutated("silence-is-death") ? config.reign : null,
       changeId: this.#makeId(),
       reason: `backend/${primary.node} elected: backend/${config.primary.node}, ${election.reason}`,
     });
@@ -437,7 +441,8 @@ export class Coordinator {
     const { primary } = config;
     const isPrimary = primary.node === proposal.node && primary.store === proposal.store &&
       primary.inc === proposal.inc;
-    if (!isPrimary || config.epoch !== proposal.epoch || group.swapping !== null) return refuse();
+    const isCurrent = config.epoch === proposal.epoch || mutated("proposal-epoch-not-checked");
+    if (!isPrimary || !isCurrent || group.swapping !== null) return refuse();
     const next = this.#changed(config, proposal);
     if (next === null) return refuse();
     this.#swap(proposal.gid, group, requestId, { ...next, changeId: proposal.changeId });
@@ -455,7 +460,7 @@ export class Coordinator {
           return null;
         }
         // Below the minimum nothing can be committed, so who leaves now stays complete.
-        const eligible = inSync.length >= config.minInSync ? [] : [...config.eligible, member];
+        const eligible = this.#enough(inSync, config) ? [] : [...config.eligible, member];
         const reason = `backend/${member.node} left`;
         return { ...config, inSync, eligible, reason };
       }
@@ -464,7 +469,7 @@ export class Coordinator {
         if (config.inSync.some((item) => item.node === member.node)) return null;
         if (this.#nodes.get(member.node)?.store !== member.store) return null;
         const inSync = [...config.inSync, member];
-        const eligible = inSync.length >= config.minInSync
+        const eligible = this.#enough(inSync, config)
           ? []
           : config.eligible.filter((item) => !same(item, member));
         return { ...config, inSync, eligible, reason: `backend/${member.node} caught up` };
@@ -633,6 +638,18 @@ export class Coordinator {
       group.learnersSent = learners.map((member) => `${member.node}/${member.store}`).join();
     }
     this.#effects.push({ kind: "sendConfig", to, config, learners });
+  }
+
+  /** Whether these can commit, after which whoever is not among them is no longer complete. */
+  #enough(inSync: readonly Member[], config: GroupConfig): boolean {
+    return inSync.length >= config.minInSync && !mutated("eligible-not-cleared");
+  }
+
+  #knownMembers(group: Group): Member[] {
+    return group.plan.members.flatMap((id) => {
+      const node = nodeId(id), known = this.#nodes.get(node);
+      return known === undefined ? [] : [{ node, store: known.store }];
+    });
   }
 
   #electable(group: Group): Member[] {

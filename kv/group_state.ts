@@ -12,6 +12,7 @@ import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
 import type { Command } from "./command.ts";
 import { Completions, RECORD_LIFE_MS, SavedCompletions } from "./completions.ts";
 import { invariant } from "./invariant.ts";
+import { mutated } from "./mutant.ts";
 import { cellBytes, evaluateRowOp, type RowOutcome } from "./row_op.ts";
 
 /** Everything but the cells, as it is saved with a checkpoint. */
@@ -120,10 +121,12 @@ export class GroupState {
     if (lsn % FORGET_EVERY === 0) this.#completions.forgetBefore(this.#timeMs - RECORD_LIFE_MS);
     if (command.kind === "epochStart") return null;
     // Two copies of one request can reach the log while the first is not applied yet.
-    const known = this.#completions.find(command.stamp);
+    const { op } = command;
+    const executeAgain = mutated("copy-in-log-executed") ||
+      mutated("condition-checked-again") && op.conditions.length > 0;
+    const known = executeAgain ? undefined : this.#completions.find(command.stamp);
     if (known === "forgotten") return null;
     if (known !== undefined) return known;
-    const { op } = command;
     const size = this.#rowSize(op.row);
     const { outcome, changes } = evaluateRowOp(this.store, op, {
       at: version(lsn),
@@ -134,7 +137,9 @@ export class GroupState {
       for (const [column, cell] of changes.cells) this.#replace(op.row, column, cell);
       this.#resizeRow(op.row, size, changes);
     }
-    this.#completions.record(command.stamp, outcome, this.#timeMs);
+    if (!mutated("completion-not-recorded")) {
+      this.#completions.record(command.stamp, outcome, this.#timeMs);
+    }
     return outcome;
   }
 
@@ -160,7 +165,8 @@ export class GroupState {
 
   /** A sum over all cells, so that adding and removing a cell costs the same whatever the size. */
   #addToHash(cell: StoredCell, sign: 1 | -1): void {
-    const text = `${cell.row}\0${cell.column}\0${cell.version}\0${cell.size}\0${cell.crc}`;
+    const version = mutated("hash-without-version") ? 0 : cell.version;
+    const text = `${cell.row}\0${cell.column}\0${version}\0${cell.size}\0${cell.crc}`;
     this.#hashLow = (this.#hashLow + sign * crc32(text)) | 0;
     this.#hashHigh = (this.#hashHigh + sign * crc32(text, 0x9e3779b9)) | 0;
   }

@@ -55,6 +55,7 @@ import { OUTSTANDING_MAX, REQUEST_AGE_MAX_MS, REQUEST_EARLY_MAX_MS } from "./com
 import type { KvErrorCode } from "./errors.ts";
 import type { GroupState } from "./group_state.ts";
 import { invariant } from "./invariant.ts";
+import { mutated } from "./mutant.ts";
 import { PeerProgress } from "./peer_progress.ts";
 import { commonPosition, entryBytes, type LogEntry, type ReplicaLog } from "./replica_log.ts";
 import type { LogRowOp, RowOutcome } from "./row_op.ts";
@@ -238,9 +239,14 @@ export class Replica {
     this.#durableEpoch = options.config?.epoch ?? toEpoch(0);
     const bound = Math.min(options.commitLsn, options.log.lastLsn);
     this.#commitLsn = toLsn(Math.max(bound, options.state.appliedLsn));
-    this.#bootPromiseMs = options.nowMs + options.timing.graceMs;
+    this.#bootPromiseMs = mutated("no-boot-wait")
+      ? -Infinity
+      : options.nowMs + options.timing.graceMs;
     this.#heardPrimaryMs = options.nowMs;
     if (options.config !== null) this.#role = this.#followerRole(options.config);
+    if (mutated("epoch-reused-after-restart") && options.config?.primary.node === this.self.node) {
+      this.#takeOffice(options.config);
+    }
     this.#applyCommitted();
   }
 
@@ -360,6 +366,7 @@ export class Replica {
   /** Whether a linearizable read may be answered from the applied state right now (A6). */
   canReadAt(nowMs: number): boolean {
     if (!this.canServe() || nowMs < this.#promiseUntilMs()) return false;
+    if (mutated("stale-read-after-pause")) nowMs = this.#nowMs;
     for (const node of this.#leaseSet()) {
       if ((this.#peers.get(node)?.leaseUntilMs ?? -Infinity) <= nowMs) return false;
     }
@@ -368,8 +375,8 @@ export class Replica {
 
   /** Primary, reconciled with the members, and not about to leave. */
   canServe(): boolean {
-    return this.#role === "primary" && !this.#relinquished &&
-      this.#state.appliedLsn >= this.#epochStartLsn;
+    return this.#role === "primary" && (!this.#relinquished || mutated("relinquished-serves")) &&
+      (this.#state.appliedLsn >= this.#epochStartLsn || mutated("epoch-start-not-awaited"));
   }
 
   // ---------------------------------------------------------------------------- requests
@@ -388,7 +395,9 @@ export class Replica {
     }
     // Completion records are only complete once everything of former reigns is applied.
     const key = `${stamp.clientId}/${stamp.seq}`;
-    const known = this.#state.completions.find(stamp);
+    const known = mutated("condition-checked-again") && input.op.conditions.length > 0
+      ? undefined
+      : this.#state.completions.find(stamp);
     if (known === "forgotten") {
       return refuse("session_too_old", "The answer to this request was already confirmed", true);
     }
@@ -411,7 +420,8 @@ export class Replica {
     if (this.#diskFull) return refuse("disk_full", "The disk of the primary is full");
     const timeMs = Math.max(this.#state.timeMs, input.wallMs);
     const ageMs = timeMs - stamp.issuedMs;
-    if (ageMs > REQUEST_AGE_MAX_MS || ageMs < -REQUEST_EARLY_MAX_MS) {
+    const timely = ageMs <= REQUEST_AGE_MAX_MS && ageMs >= -REQUEST_EARLY_MAX_MS;
+    if (!timely && !mutated("request-age-not-checked")) {
       return refuse("session_too_old", `The request was issued ${ageMs} ms ago by our clock`);
     }
     if (
@@ -509,11 +519,13 @@ export class Replica {
   }
 
   #answerPrimary(): void {
-    if (this.#durableEpoch < this.epoch || this.#config === null) return;
+    if (this.#config === null) return;
+    if (this.#durableEpoch < this.epoch && !mutated("epoch-not-durable-before-answer")) return;
     this.#releasePromise();
     if (!this.#ackDue) return;
     const { node, inc } = this.#config.primary;
-    const matchLsn = toLsn(Math.min(this.#verifiedLsn, this.#durableLsn));
+    const safeLsn = mutated("ack-before-fsync") ? this.#log.lastLsn : this.#durableLsn;
+    const matchLsn = toLsn(Math.min(this.#verifiedLsn, safeLsn));
     this.#ackDue = matchLsn < this.#verifiedLsn;
     this.#send(node, { kind: "appendAck", ...this.#head(inc), matchLsn });
   }
@@ -596,7 +608,7 @@ export class Replica {
   #onMessage(message: ReplicaMessage, entries: readonly LogEntry[]): void {
     // What was meant for the process before a restart is not for us, but its sender should know us.
     if (message.kind === "behind") return this.#onBehind(message);
-    if (message.toInc !== this.self.inc) {
+    if (message.toInc !== this.self.inc && !mutated("incarnation-not-checked")) {
       this.#send(message.from, { kind: "behind", ...this.#head(message.inc) });
       return;
     }
@@ -620,6 +632,9 @@ export class Replica {
     if (message.epoch > this.epoch && config !== undefined && config.epoch === message.epoch) {
       this.#adopt(config);
     }
+    if (mutated("older-epochs-accepted") && message.epoch < this.epoch) {
+      return this.#role !== "primary";
+    }
     if (message.epoch !== this.epoch) {
       this.#send(message.from, { kind: "behind", ...this.#head(message.inc) });
       return false;
@@ -636,12 +651,15 @@ export class Replica {
   #onAppend(message: Append, entries: readonly LogEntry[]): void {
     if (!this.#follow(message)) return;
     const { prevLsn } = message;
-    if (this.#log.epochAt(prevLsn) !== message.prevEpoch || this.#fetchingSnapshot) {
+    const fits = mutated("match-without-epoch")
+      ? prevLsn <= this.#log.lastLsn
+      : this.#log.epochAt(prevLsn) === message.prevEpoch;
+    if (!fits || this.#fetchingSnapshot) {
       return this.#sendNack(message.from, message.inc);
     }
     for (const entry of entries) {
       const mine = this.#log.epochAt(entry.lsn);
-      if (mine === entry.epoch) continue;
+      if (mine === entry.epoch || mine !== null && mutated("match-without-epoch")) continue;
       if (mine !== null) this.#truncateAfter(toLsn(entry.lsn - 1), "the primary has other entries");
       this.#log.append(entry);
       this.#unwritten.push({ type: "entry", ...entry });
@@ -651,10 +669,11 @@ export class Replica {
     this.#learnCommit(message.commitLsn);
     this.#ackDue = true;
     // With nothing to write the answer can go at once; otherwise `written` releases it.
-    if (this.#durableLsn >= this.#verifiedLsn) this.#answerPrimary();
+    if (this.#durableLsn >= this.#verifiedLsn || mutated("ack-before-fsync")) this.#answerPrimary();
   }
 
   #truncateAfter(lsn: Lsn, reason: string): void {
+    if (mutated("truncation-below-commit")) this.#commitLsn = toLsn(Math.min(this.#commitLsn, lsn));
     invariant(
       lsn >= this.#commitLsn,
       "A4",
@@ -670,7 +689,8 @@ export class Replica {
 
   #onHeartbeat(message: Heartbeat): void {
     if (!this.#follow(message)) return;
-    const untilMs = this.#nowMs + this.#timing.graceMs;
+    const graceMs = mutated("short-grace") ? this.#timing.leaseMs / 4 : this.#timing.graceMs;
+    const untilMs = this.#nowMs + graceMs;
     this.#promises.set(message.reign, Math.max(this.#promises.get(message.reign) ?? 0, untilMs));
     this.#learnCommit(message.commitLsn);
     this.#compareHash(message.check);
@@ -776,14 +796,17 @@ export class Replica {
   #onAnswer(message: AppendAck | AppendNack | HeartbeatAck): void {
     const peer = this.#peers.get(message.from);
     if (this.#role !== "primary" || peer === undefined) return;
-    if (peer.member.store !== message.store || peer.inc !== message.inc) return;
+    if (!mutated("store-not-checked")) {
+      if (peer.member.store !== message.store || peer.inc !== message.inc) return;
+    }
     // An answer sent before we were elected says nothing about this reign.
-    if (message.reign !== this.#config!.reign) return;
+    if (message.reign !== this.#config!.reign && !mutated("reign-not-checked")) return;
     peer.heardMs = this.#nowMs;
     if (message.epoch === this.epoch) peer.hasConfig = true;
     switch (message.kind) {
       case "heartbeatAck": {
-        const untilMs = message.sentMs + this.#timing.leaseMs;
+        const fromMs = mutated("lease-from-receipt") ? this.#nowMs : message.sentMs;
+        const untilMs = fromMs + this.#timing.leaseMs;
         if (untilMs > peer.leaseUntilMs) peer.leaseUntilMs = untilMs;
         this.#replicate(peer);
         return this.#releaseReads();
@@ -827,9 +850,12 @@ export class Replica {
   #leaseSet(): Set<NodeId> {
     const config = this.#config!;
     const nodes = new Set<NodeId>();
+    if (mutated("no-lease")) return nodes;
+    const { eligible } = config;
     for (const member of config.inSync) nodes.add(member.node);
-    for (const member of config.eligible) nodes.add(member.node);
-    if (this.#pendingAdd !== null) nodes.add(this.#pendingAdd.node);
+    for (const member of mutated("lease-without-eligible") ? [] : eligible) nodes.add(member.node);
+    const added = mutated("lease-without-pending-add") ? null : this.#pendingAdd;
+    if (added !== null) nodes.add(added.node);
     nodes.delete(this.self.node);
     return nodes;
   }
@@ -837,6 +863,7 @@ export class Replica {
   #promiseUntilMs(): number {
     const config = this.#config!;
     let untilMs = this.#bootPromiseMs;
+    if (mutated("promises-ignored")) return -Infinity;
     // Nobody can hold a lease from before the very first reign.
     if (config.reign === FIRST_REIGN) untilMs = -Infinity;
     for (const [reign, promisedMs] of this.#promises) {
@@ -849,14 +876,19 @@ export class Replica {
 
   #advanceCommit(): void {
     const config = this.#config!;
-    if (this.#role === "primary" && !this.#relinquished) {
-      if (config.inSync.length >= config.minInSync && this.#nowMs >= this.#promiseUntilMs()) {
-        let commitLsn = this.#durableLsn;
-        const needed = this.#pendingAdd === null
+    if (this.#role === "primary" && (!this.#relinquished || mutated("relinquished-serves"))) {
+      const enough = config.inSync.length >= config.minInSync || mutated("commit-below-minimum");
+      if (enough && this.#nowMs >= this.#promiseUntilMs()) {
+        let commitLsn = mutated("own-fsync-not-counted") ? this.#log.lastLsn : this.#durableLsn;
+        const needed = this.#pendingAdd === null || mutated("add-not-counted")
           ? config.inSync
           : [...config.inSync, this.#pendingAdd];
+        const change = this.#proposal?.change;
         for (const member of needed) {
           if (member.node === this.self.node) continue;
+          if (mutated("unknown-change-is-done") && change?.kind === "remove") {
+            if (change.member.node === member.node) continue;
+          }
           const matchLsn = this.#peers.get(member.node)?.matchLsn ?? toLsn(0);
           if (matchLsn < commitLsn) commitLsn = matchLsn;
         }
@@ -872,7 +904,8 @@ export class Replica {
 
   /** As a follower: what the primary committed, as far as our log is known to equal its log. */
   #applyCommitted(): void {
-    const upTo = Math.min(this.#primaryCommitLsn, this.#verifiedLsn, this.#durableLsn);
+    const ours = mutated("unverified-log-applied") ? this.#durableLsn : this.#verifiedLsn;
+    const upTo = Math.min(this.#primaryCommitLsn, ours, this.#durableLsn);
     if (upTo > this.#commitLsn) this.#commitLsn = toLsn(upTo);
     this.#applyEntries();
   }
@@ -937,8 +970,9 @@ export class Replica {
     if (before?.reign !== config.reign) this.#ackDue = false;
     const { primary } = config;
     const isPrimary = primary.node === this.self.node && primary.store === this.self.store &&
-      primary.inc === this.self.inc;
-    if (isPrimary && this.#role === "primary" && before?.reign === config.reign) {
+      (primary.inc === this.self.inc || mutated("incarnation-not-checked"));
+    const sameReign = before?.reign === config.reign || mutated("reign-not-restarted");
+    if (isPrimary && this.#role === "primary" && sameReign) {
       this.#continueReign(config);
       return;
     }
@@ -973,6 +1007,7 @@ export class Replica {
     this.#relinquished = false;
     this.#learners = [];
     this.#fetchingSnapshot = false;
+    if (mutated("completion-lost-on-failover")) this.#state.completions.forgetBefore(Infinity);
     this.#setRole("primary");
     const timeMs = this.#state.timeMs;
     const start = this.#appendOwn({ kind: "epochStart", reign: config.reign, timeMs });
@@ -1186,6 +1221,7 @@ export class Replica {
         if (silentMs > ackTimeoutMs) peer.inc = incarnation(0);
         peer.hasConfig = false;
         peer.restartedMs = this.#nowMs;
+        if (mutated("lost-append-not-resent")) continue;
         this.#restart(peer);
         this.#replicate(peer);
       }

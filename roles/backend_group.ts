@@ -14,6 +14,7 @@ import type { Wal, WalRecord } from "../kv/disk/wal.ts";
 import { blobsOf, decodeCommand } from "../kv/command.ts";
 import { type Env, freshId } from "../kv/env.ts";
 import { GroupState, SavedGroupState } from "../kv/group_state.ts";
+import { mutated } from "../kv/mutant.ts";
 import { type Effect, type Input, type LogRecord, Replica, type Self } from "../kv/replica.ts";
 import type { LogEntry } from "../kv/replica_log.ts";
 import type { LogRowOp, RowOutcome } from "../kv/row_op.ts";
@@ -251,14 +252,16 @@ export class GroupShell {
       record.type === "entry" ? blobsOf(record.command).map((item) => item.blob) : []
     );
     const walRecords = records.map((record) => this.#toWal(record));
-    const { commitLsn } = this.#replica.progress;
+    const { progress } = this.#replica;
+    const commitLsn = mutated("commit-hint-too-high") ? progress.lastLsn : progress.commitLsn;
     if (commitLsn > this.#hintedCommitLsn) {
       walRecords.push({ type: "commit", gid: this.gid, lsn: commitLsn });
       this.#hintedCommitLsn = commitLsn;
     }
     for (;;) {
       try {
-        if (blobs.length > 0) await intake.durable(blobs);
+        const waits = blobs.length > 0 && !mutated("large-value-not-awaited");
+        if (waits) await intake.durable(blobs);
         await wal.append(walRecords);
         for (const record of walRecords) {
           if (record.type === "entry") this.#logBytesSinceCheckpoint += record.payload.length + 48;
@@ -402,7 +405,10 @@ export class GroupShell {
       .then(
         ({ body: { result, config } }) => this.feed({ kind: "proposed", changeId, result, config }),
         // Unknown, so the replica keeps to the stricter of both worlds and asks again.
-        () => {},
+        () => {
+          if (!mutated("unknown-change-is-refused")) return;
+          this.feed({ kind: "proposed", changeId, result: "refused", config: null });
+        },
       );
   }
 
@@ -475,11 +481,14 @@ export class GroupShell {
 
   async #checkpoint(): Promise<void> {
     const { state } = this.#replica, store = this.#store;
-    const lsn = state.appliedLsn;
+    const lsn = mutated("checkpoint-claims-too-much")
+      ? this.#replica.progress.durableLsn
+      : state.appliedLsn;
     const history = this.#replica.history.filter((item) => item.firstLsn <= lsn)
       .slice(-HISTORY_MAX);
     this.#checkpointedMs = this.#env.monotonicMs();
     this.#logBytesSinceCheckpoint = 0;
+    if (mutated("log-released-before-checkpoint")) this.#options.wal.release(this.gid, lsn);
     try {
       await store.checkpoint({ lsn, meta: { state: state.save(), history } });
       if (store === this.#store) this.#options.wal.release(this.gid, lsn);
@@ -524,6 +533,7 @@ export class GroupShell {
       this.#store = store;
       this.#freed = [];
       const state = this.#loadState(store);
+      if (mutated("snapshot-without-completions")) state.completions.forgetBefore(Infinity);
       this.#run({ kind: "snapshotInstalled", state, history: meta.history });
     } finally {
       this.#writing = false;

@@ -6,6 +6,8 @@
  * simulated run is no longer the same run twice.
  *
  * `penncloud/imports-point-down`: main → roles, cli → web → apps → kv → proto.
+ *
+ * `penncloud/mutants-in-tests`: the deliberate bugs of kv/mutant.ts are turned on by tests alone.
  */
 
 /** Layers from the bottom up. A file may import from its own layer and from those below. */
@@ -94,7 +96,47 @@ const importsPointDown: Deno.lint.Rule = {
   },
 };
 
+const mutantsInTests: Deno.lint.Rule = {
+  create(context) {
+    const filename = context.filename.replaceAll("\\", "/");
+    if (filename.includes("/tests/") || filename.endsWith("/kv/mutant.ts")) return {};
+    const report = (node: Deno.lint.Node) =>
+      context.report({
+        node,
+        message: "Only tests may turn a deliberate bug on",
+        hint: "Outside tests/, kv/mutant.ts is there for `mutated` alone.",
+      });
+    const isMutants = (source: unknown) => String(source).endsWith("/mutant.ts");
+    return {
+      ImportDeclaration(node) {
+        if (!isMutants(node.source.value)) return;
+        for (const specifier of node.specifiers) {
+          const { type } = specifier;
+          const name = type === "ImportSpecifier" && specifier.imported.type === "Identifier"
+            ? specifier.imported.name
+            : null;
+          if (name !== "mutated" && name !== "MutantName") report(specifier);
+        }
+      },
+      ImportExpression(node) {
+        const { source } = node;
+        if (source.type === "Literal" && isMutants(source.value)) report(node);
+      },
+      ExportNamedDeclaration(node) {
+        if (node.source != null && isMutants(node.source.value)) report(node);
+      },
+      ExportAllDeclaration(node) {
+        if (isMutants(node.source.value)) report(node);
+      },
+    };
+  },
+};
+
 export default {
   name: "penncloud",
-  rules: { "through-env": throughEnv, "imports-point-down": importsPointDown },
+  rules: {
+    "through-env": throughEnv,
+    "imports-point-down": importsPointDown,
+    "mutants-in-tests": mutantsInTests,
+  },
 } satisfies Deno.lint.Plugin;

@@ -18,6 +18,7 @@
 import type { GroupId, Lsn } from "../../proto/ids.ts";
 import { KvError } from "../errors.ts";
 import { InvariantViolation } from "../invariant.ts";
+import { mutated } from "../mutant.ts";
 import { type Disk, DiskFailedError, isDiskFull } from "./disk.ts";
 import { BatchEncoder } from "./wal_batch.ts";
 import { GroupLog, WalIndex } from "./wal_index.ts";
@@ -85,6 +86,8 @@ export class Wal {
   #collecting: Promise<void> | null = null;
   #failure: DiskFailedError | null = null;
   #closed = false;
+  /** The sync that the mutant "batch-before-sync" does not wait for before the next write. */
+  #lateSync: Promise<void> | null = null;
   readonly #stats = {
     fsyncCount: 0,
     batchCount: 0,
@@ -269,7 +272,9 @@ export class Wal {
       try {
         if (this.#sealIsDue) await this.#seal();
         if (batch.bytes > 0) await this.#writeBatch(batch.appends, batch.bytes);
-        for (const append of batch.appends) this.#settle(append);
+        const settle = () => batch.appends.forEach((append) => this.#settle(append));
+        if (this.#lateSync === null) settle();
+        else this.#lateSync.then(settle, (error) => this.#rejectAll(batch.appends, error));
       } catch (error) {
         this.#rejectAll(batch.appends, error);
       }
@@ -342,7 +347,9 @@ export class Wal {
       if (isDiskFull(error)) await this.#guard(() => this.#cutBack(segment, rolls));
       throw error;
     }
-    await this.#guard(() => this.#sync(segment, rolls));
+    const synced = this.#guard(() => this.#sync(segment, rolls));
+    if (mutated("batch-before-sync")) this.#lateSync = synced;
+    else await synced;
     this.#lastBatch = batch;
     if (rolls) this.#segments.push(segment);
     segment.bytes = startOffset + bytes;
@@ -354,8 +361,12 @@ export class Wal {
   async #sync(segment: Segment, isNew: boolean): Promise<void> {
     const startMs = performance.now();
     try {
-      await segment.file.sync();
-      if (isNew) await this.#options.disk.syncDir(this.#options.dir);
+      const syncing = segment.file.sync();
+      if (mutated("log-acks-before-sync")) return void syncing.catch(() => {});
+      await syncing;
+      if (isNew && !mutated("segment-name-not-synced")) {
+        await this.#options.disk.syncDir(this.#options.dir);
+      }
     } catch (error) {
       // Space that is missing only now means that pages taken before are lost: no way back.
       throw isDiskFull(error)

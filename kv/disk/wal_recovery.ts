@@ -9,6 +9,7 @@
  * last batch cannot be told from a torn tail; a clean stop writes a seal behind it to prevent this.
  */
 import { CorruptionError } from "../errors.ts";
+import { mutated } from "../mutant.ts";
 import type { Disk } from "./disk.ts";
 import { GroupLog, type WalIndex } from "./wal_index.ts";
 import {
@@ -142,9 +143,10 @@ class Recovery {
         await last.file.close();
         await disk.remove(last.path);
         this.segments.pop();
-      } else if (last.bytes < fileBytes) await last.file.truncate(last.bytes);
+      } else if (mutated("torn-tail-kept")) last.bytes = fileBytes;
+      else if (last.bytes < fileBytes) await last.file.truncate(last.bytes);
       // After a crash of the process alone, records may have been read that are on no disk yet.
-      await this.segments.at(-1)?.file.sync();
+      if (!mutated("recovered-log-not-synced")) await this.segments.at(-1)?.file.sync();
       await disk.syncDir(dir);
     }
     for (const group of index.groups.values()) group.queuedLsn = group.lastLsn;
@@ -263,7 +265,7 @@ class Recovery {
 async function refuseLaterBatch(reader: SegmentReader, batch: number, path: string): Promise<void> {
   const damagedOffset = reader.offset;
   const laterOffset = await reader.findLaterBatch(batch);
-  if (laterOffset === null) return;
+  if (laterOffset === null || mutated("corruption-is-torn-tail")) return;
   throw new CorruptionError(
     `Cannot recover the log: a damaged record in batch ${batch}, and a later batch at byte ` +
       `${laterOffset} proves that it was durable`,

@@ -37,3 +37,22 @@ Deno.test("imports point from main and roles down to proto", () => {
   const downward = `import { x } from "../../kv/kv.ts"; import { y } from "./keys.ts";`;
   assert.deepEqual(messages("/repo/apps/mail/outbox.ts", downward), []);
 });
+
+Deno.test("only tests turn a deliberate bug on", () => {
+  const forbidden = [
+    `import { armMutant } from "./mutant.ts";`,
+    `import { armMutant as x } from "./mutant.ts";`,
+    `import * as mutants from "../kv/mutant.ts";`,
+    `import all from "../kv/mutant.ts";`,
+    `await import("../kv/mutant.ts");`,
+    `export { armMutant } from "../kv/mutant.ts";`,
+    `export * from "../kv/mutant.ts";`,
+  ];
+  for (const source of forbidden) {
+    assert.equal(messages("/repo/kv/replica.ts", source).length, 1, source);
+    assert.deepEqual(messages("/repo/tests/sim/run.ts", source), [], source);
+  }
+  const allowed =
+    `import { mutated, type MutantName } from "../kv/mutant.ts"; mutated("no-lease");`;
+  assert.deepEqual(messages("/repo/roles/backend_group.ts", allowed), []);
+});
