@@ -1,21 +1,28 @@
 /** Questions that tests put to single nodes of a running cluster, and the conditions they wait for. */
 import type { ClusterStatus } from "../../proto/cluster_status.ts";
 import { coordinatorConversation } from "../../proto/control.ts";
-import type { NodeEntry } from "../../proto/cluster_config.ts";
+import type { ClusterConfig, NodeEntry } from "../../proto/cluster_config.ts";
 import { kvConversation } from "../../proto/kv_wire.ts";
 import { connectRpc } from "../../roles/net/rpc_client.ts";
 import type { RpcConnection } from "../../roles/net/rpc_connection.ts";
 import { eventually } from "../eventually.ts";
-import type { TestCluster } from "./harness.ts";
 
-export function backendsOf(cluster: TestCluster): string[] {
+/** Any running cluster, however it was started. */
+export interface ClusterHandle {
+  readonly config: ClusterConfig;
+  readonly secret: Uint8Array;
+  node(name: string): NodeEntry;
+  opsUrl(name: string): string;
+}
+
+export function backendsOf(cluster: ClusterHandle): string[] {
   return cluster.config.node.filter((node) => node.role === "backend")
     .map((node) => `backend/${node.id}`);
 }
 
 /** Opens a connection to a node, as another node of the cluster would, and closes it afterwards. */
 export async function withConnection<T>(
-  cluster: TestCluster,
+  cluster: ClusterHandle,
   node: Pick<NodeEntry, "host" | "port">,
   talk: (connection: RpcConnection) => Promise<T>,
 ): Promise<T> {
@@ -34,14 +41,14 @@ export async function withConnection<T>(
   }
 }
 
-export async function statusOf(cluster: TestCluster): Promise<ClusterStatus> {
+export async function statusOf(cluster: ClusterHandle): Promise<ClusterStatus> {
   return await withConnection(cluster, cluster.node("coordinator/0"), async (connection) => {
     return (await connection.call(coordinatorConversation, "status", {})).body;
   });
 }
 
 /** The tablet that holds `row`, as the coordinator knows it. */
-export async function tabletOf(cluster: TestCluster, row: string) {
+export async function tabletOf(cluster: ClusterHandle, row: string) {
   const { tablets } = await statusOf(cluster);
   return tablets.find(({ startKey, endKey }) =>
     row >= startKey && (endKey === null || row < endKey)
@@ -49,13 +56,13 @@ export async function tabletOf(cluster: TestCluster, row: string) {
 }
 
 /** The name of the node that orders the writes to `row`. */
-export async function primaryOf(cluster: TestCluster, row: string): Promise<string> {
+export async function primaryOf(cluster: ClusterHandle, row: string): Promise<string> {
   const { primary } = await tabletOf(cluster, row);
   if (primary === null) throw new Error(`The tablet of "${row}" has no primary`);
   return `backend/${primary}`;
 }
 
-export async function allHealthy(cluster: TestCluster): Promise<void> {
+export async function allHealthy(cluster: ClusterHandle): Promise<void> {
   await eventually(
     async () => {
       const status = await statusOf(cluster).catch(() => null);
@@ -67,7 +74,7 @@ export async function allHealthy(cluster: TestCluster): Promise<void> {
 }
 
 /** Waits until all replicas of each group stand at the same place with the same digest. */
-export async function replicasEqual(cluster: TestCluster): Promise<void> {
+export async function replicasEqual(cluster: ClusterHandle): Promise<void> {
   const backends = backendsOf(cluster);
   await eventually(
     async () => {
@@ -91,7 +98,11 @@ export async function replicasEqual(cluster: TestCluster): Promise<void> {
 }
 
 /** The sum of a counter over all its labels, from a node's `/metrics`. */
-export async function metricOf(cluster: TestCluster, node: string, name: string): Promise<number> {
+export async function metricOf(
+  cluster: ClusterHandle,
+  node: string,
+  name: string,
+): Promise<number> {
   const text = await (await fetch(`${cluster.opsUrl(node)}/metrics`)).text();
   let sum = 0;
   for (const line of text.split("\n")) {

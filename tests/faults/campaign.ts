@@ -1,0 +1,275 @@
+/**
+ * A campaign: real processes, concurrent clients, and one fault after the other for as long as is
+ * asked; then quiet, and the questions. Was anything lost, doubled or invented? Did every client see
+ * one history? Are all replicas equal?
+ *
+ * Between two faults the campaign waits until the cluster is whole again: every node up and every
+ * tablet with all of its replicas. While a fault lasts, probes measure for how long each tablet takes
+ * no writes. The seed decides which faults strike whom, and for how long; what the machine makes of
+ * it differs from run to run.
+ *
+ * Start at {@link runCampaign}. Faults are in nemeses.ts, workloads in workloads.ts.
+ */
+import { replicasEqual } from "../cluster/cluster_calls.ts";
+import { SeededRandom } from "../sim/seeded_random.ts";
+import { FaultCluster } from "./fault_cluster.ts";
+import { type Figure, Figures } from "./figures.ts";
+import { type Gap, GapProbe } from "./gap_probe.ts";
+import type { Fault, Nemesis } from "./nemesis.ts";
+import { Tally } from "./tally.ts";
+import { prefixOf, type Workload, type WorkloadContext } from "./workload.ts";
+
+/** Nothing is asserted on time, but a cluster that does not mend itself at all is broken. */
+const WHOLE_WITHIN_MS = 150_000;
+/** Of probing before a fault strikes, so that gaps have a beginning. */
+const CALM_MS = 300;
+const COMBINED_SHARE = 0.25;
+const CLIENT_COUNT = 4;
+
+export interface CampaignOptions {
+  readonly seed: number;
+  readonly durationMs: number;
+  readonly backends: number;
+  readonly nemeses: readonly Nemesis[];
+  readonly workloads: readonly ((context: WorkloadContext) => Workload)[];
+  /** Told of everything that happens. */
+  readonly onEvent: (event: CampaignEvent) => void;
+}
+
+export type CampaignEvent =
+  | { readonly event: "started"; readonly dir: string; readonly seconds: number }
+  | { readonly event: "strike"; readonly fault: string; readonly what: string }
+  | {
+    readonly event: "mended";
+    readonly fault: string;
+    readonly what: string;
+    readonly wholeMs: number;
+    readonly gaps: readonly TabletGap[];
+  }
+  | { readonly event: "checking" };
+
+/** What a fault cost one group. */
+export interface TabletGap {
+  readonly group: number;
+  readonly role: "primary" | "secondary" | "other";
+  readonly ms: number;
+  /** When it began, counted from the strike. */
+  readonly atMs: number;
+}
+
+export interface CampaignResult {
+  readonly seed: number;
+  readonly seconds: number;
+  /** The machine's load average over the last minute, before and after. */
+  readonly load: readonly [number, number];
+  readonly faults: Readonly<Record<string, number>>;
+  readonly gaps: readonly Figure[];
+  readonly operations: {
+    readonly ok: number;
+    readonly unknown: number;
+    readonly refused: Readonly<Record<string, number>>;
+  };
+  readonly checked: readonly string[];
+  /** Each begins with "GUARANTEE BROKEN", except that a cluster did not mend itself. */
+  readonly violations: readonly string[];
+  /** Where the cluster's folders were kept; null when there is nothing to look for. */
+  readonly keptDir: string | null;
+}
+
+export async function runCampaign(options: CampaignOptions): Promise<CampaignResult> {
+  const loadBefore = Deno.loadavg()[0]!, startedMs = performance.now();
+  const cluster = await FaultCluster.start({ backends: options.backends });
+  const campaign = new Campaign(cluster, options);
+  try {
+    options.onEvent({
+      event: "started",
+      dir: cluster.dir,
+      seconds: (performance.now() - startedMs) / 1000,
+    });
+    await campaign.run();
+  } finally {
+    await cluster.stop();
+  }
+  const broken = campaign.violations.length > 0;
+  if (!broken) await cluster.removeFolder();
+  return {
+    ...campaign.result(),
+    seed: options.seed,
+    seconds: (performance.now() - startedMs) / 1000,
+    load: [loadBefore, Deno.loadavg()[0]!],
+    keptDir: broken ? cluster.dir : null,
+  };
+}
+
+class Campaign {
+  readonly violations: string[] = [];
+  readonly #cluster: FaultCluster;
+  readonly #options: CampaignOptions;
+  readonly #random: SeededRandom;
+  readonly #figures = new Figures();
+  readonly #tally = new Tally();
+  readonly #faultCounts: Record<string, number> = {};
+  readonly #workloads: readonly Workload[];
+  /** Nemeses in the order of their turns; dealt anew when used up, so that each gets its turn. */
+  #deck: Nemesis[] = [];
+
+  constructor(cluster: FaultCluster, options: CampaignOptions) {
+    this.#cluster = cluster;
+    this.#options = options;
+    this.#random = new SeededRandom(options.seed);
+    const context: WorkloadContext = {
+      clients: Array.from({ length: CLIENT_COUNT }, () => cluster.connect()),
+      groups: cluster.groups,
+      random: new SeededRandom(options.seed + 1),
+      tally: this.#tally,
+    };
+    this.#workloads = options.workloads.map((make) => make(context));
+  }
+
+  result() {
+    const { okCount, unknownCount, refused } = this.#tally;
+    return {
+      faults: this.#faultCounts,
+      gaps: this.#figures.list(),
+      operations: {
+        ok: okCount,
+        unknown: unknownCount,
+        refused: Object.fromEntries(refused),
+      },
+      checked: this.#workloads.map((workload) => workload.describe()),
+      violations: this.violations,
+    };
+  }
+
+  async run(): Promise<void> {
+    const stop = new AbortController();
+    const running = Promise.all(
+      this.#workloads.map((workload) =>
+        workload.run(stop.signal).catch((error) => this.#unexpected(workload, error))
+      ),
+    );
+    const untilMs = performance.now() + this.#options.durationMs;
+    while (performance.now() < untilMs && this.violations.length === 0) await this.#oneFault();
+    stop.abort();
+    await running;
+    if (this.violations.length === 0) await this.#check();
+  }
+
+  #unexpected(workload: Workload, error: Error): void {
+    this.violations.push(
+      `GUARANTEE BROKEN: ${workload.name} met an error that no store may cause: ${error.stack}`,
+    );
+  }
+
+  async #oneFault(): Promise<void> {
+    const nemesis = this.#draw();
+    const fault = await nemesis.plan(this.#cluster, this.#random);
+    const others = this.#options.nemeses.filter((it) => it.combines && it !== nemesis);
+    const second = nemesis.combines && others.length > 0 && this.#random.chance(COMBINED_SHARE)
+      ? await this.#random.pick(others).plan(this.#cluster, this.#random)
+      : null;
+    const name = second === null ? nemesis.name : "several at once";
+    const what = second === null ? fault.what : `${fault.what} and ${second.what}`;
+    this.#faultCounts[name] = (this.#faultCounts[name] ?? 0) + 1;
+    this.#options.onEvent({ event: "strike", fault: name, what });
+
+    const roles = await this.#rolesOf([...fault.victims, ...(second?.victims ?? [])]);
+    const kv = this.#cluster.connect();
+    const probes = this.#cluster.groups.map((group) => ({
+      group: group.id,
+      role: roles.get(group.id) ?? "other" as const,
+      probe: new GapProbe(kv, `${prefixOf(group)}-probe`),
+    }));
+    try {
+      await sleep(CALM_MS);
+      const strikeMs = performance.now();
+      const endedMs = await strike(fault, second, this.#random);
+      await this.#cluster.waitWhole({ withinMs: WHOLE_WITHIN_MS });
+      await this.#acknowledged(probes.map(({ probe }) => probe));
+      const gaps = probes.map(({ group, role, probe }): TabletGap & { gap: Gap } => {
+        const gap = probe.longestSince(strikeMs);
+        const atMs = Math.round(gap.fromMs - strikeMs);
+        return { group, role, ms: Math.round(gap.ms), atMs, gap };
+      });
+      if (second === null) this.#measure(nemesis, gaps, endedMs);
+      this.#options.onEvent({
+        event: "mended",
+        fault: name,
+        what,
+        wholeMs: Math.round(performance.now() - endedMs),
+        gaps: gaps.map(({ gap: _, ...rest }) => rest),
+      });
+    } catch (error) {
+      this.violations.push(`NOT MENDED after "${what}": ${(error as Error).message}`);
+    } finally {
+      await Promise.all(probes.map(({ probe }) => probe.stop()));
+    }
+  }
+
+  #draw(): Nemesis {
+    if (this.#deck.length === 0) this.#deck = [...this.#options.nemeses];
+    return this.#deck.splice(this.#random.integer(this.#deck.length), 1)[0]!;
+  }
+
+  /** What the victims are for each group that is theirs. */
+  async #rolesOf(victims: readonly string[]): Promise<Map<number, "primary" | "secondary">> {
+    const { tablets } = await this.#cluster.status();
+    const roles = new Map<number, "primary" | "secondary">();
+    for (const { groupId, primary, secondaries } of tablets) {
+      if (victims.includes(`backend/${primary}`)) roles.set(groupId, "primary");
+      else if (secondaries.some((id) => victims.includes(`backend/${id}`))) {
+        roles.set(groupId, "secondary");
+      }
+    }
+    return roles;
+  }
+
+  /** One more write everywhere, so that a gap that is still open at the end is seen in full. */
+  async #acknowledged(probes: readonly GapProbe[]): Promise<void> {
+    const counts = probes.map((probe) => probe.ackCount);
+    const untilMs = performance.now() + WHOLE_WITHIN_MS;
+    while (probes.some((probe, i) => probe.ackCount === counts[i])) {
+      if (performance.now() > untilMs) throw new Error("A tablet takes no writes");
+      await sleep(10);
+    }
+  }
+
+  #measure({ gaps: names }: Nemesis, gaps: readonly (TabletGap & { gap: Gap })[], endedMs: number) {
+    if (names === undefined) return;
+    for (const { role, gap } of gaps) {
+      if (role === "other") continue;
+      const ms = names.sinceEnd ? Math.max(0, gap.fromMs + gap.ms - endedMs) : gap.ms;
+      this.#figures.add(names[role], ms);
+    }
+  }
+
+  async #check(): Promise<void> {
+    this.#options.onEvent({ event: "checking" });
+    const kv = this.#cluster.connect();
+    for (const workload of this.#workloads) {
+      for (const problem of await workload.check(kv)) {
+        this.violations.push(`GUARANTEE BROKEN: ${workload.name}: ${problem}`);
+      }
+    }
+    await replicasEqual(this.#cluster).catch((error) => {
+      this.violations.push(`GUARANTEE BROKEN: replicas differ: ${error.message}`);
+    });
+  }
+}
+
+/** Lets the fault hold, with the second one somewhere within it. Gives the time of the last end. */
+async function strike(first: Fault, second: Fault | null, random: SeededRandom): Promise<number> {
+  await first.begin();
+  if (second === null) {
+    await sleep(first.holdMs);
+  } else {
+    await sleep(random.integer(Math.max(50, first.holdMs)));
+    await second.begin();
+    await sleep(second.holdMs);
+    await second.end();
+  }
+  await first.end();
+  return performance.now();
+}
+
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));

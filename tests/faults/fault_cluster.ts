@@ -1,0 +1,300 @@
+/**
+ * A cluster spread over hosts, for faults that take a whole host: one `penncloud up` and one data
+ * folder for each host, all on this machine.
+ *
+ * The coordinator has a host of its own (127.0.0.2), so that it can outlive any backend's host. The
+ * backends lie on three more (127.0.0.3 to 127.0.0.5), one of each trio on each, as in
+ * cluster.hosts.toml. Hosts get copies of the cluster's secret, as an operator would make them.
+ *
+ * Everything lies below one folder, which stays behind when a campaign has failed.
+ */
+import { join } from "node:path";
+import type { KvClient } from "../../kv/client.ts";
+import type { ClusterConfig, GroupPlan, NodeEntry, Role } from "../../proto/cluster_config.ts";
+import { opsPort, planGroups } from "../../proto/cluster_config.ts";
+import type { ClusterStatus } from "../../proto/cluster_status.ts";
+import type { SupervisedProcess } from "../../proto/supervision.ts";
+import { markAdminMade, openClusterFolder } from "../../roles/cluster_folder.ts";
+import { loadConfig } from "../../roles/config_file.ts";
+import { realEnv } from "../../roles/env.ts";
+import { connectKv, type KvConnection } from "../../roles/kv_connection.ts";
+import { openLog } from "../../roles/log.ts";
+import { supervisorOf } from "../../roles/supervisor_client.ts";
+import { statusOf } from "../cluster/cluster_calls.ts";
+import { freeOffset, PENNCLOUD, processesOf } from "../cluster/harness.ts";
+import { eventually } from "../eventually.ts";
+
+const COPIED = ["cluster.json", "secret", "tls_cert.pem", "tls_key.pem"];
+const BACKEND_HOSTS = 3;
+const START_DEADLINE_MS = 90_000;
+const STOP_DEADLINE_MS = 30_000;
+const OUTPUT_KEPT_CHARS = 4_000;
+
+export interface FaultClusterOptions {
+  /** A multiple of three. */
+  readonly backends: number;
+  /** Lines for `[store]`. */
+  readonly store?: string;
+}
+
+/** One host: its supervisor and the nodes that the configuration places on its address. */
+export class FaultHost {
+  readonly #configFile: string;
+  #process: Deno.ChildProcess | null = null;
+  /** The last that its supervisor has printed, over all its lives. */
+  output = "";
+
+  constructor(
+    readonly address: string,
+    readonly dir: string,
+    readonly nodes: readonly NodeEntry[],
+    configFile: string,
+  ) {
+    this.#configFile = configFile;
+  }
+
+  get isUp(): boolean {
+    return this.#process !== null;
+  }
+
+  start(): void {
+    if (this.#process !== null) return;
+    const process = new Deno.Command(Deno.execPath(), {
+      args: [
+        ...PENNCLOUD,
+        "up",
+        "--config",
+        this.#configFile,
+        "--data",
+        this.dir,
+        "--host",
+        this.address,
+      ],
+      env: { NO_COLOR: "1" },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    this.#process = process;
+    for (const stream of [process.stdout, process.stderr]) void this.#keepOutput(stream);
+  }
+
+  /** SIGKILL for the supervisor and everything it runs, as when the power goes. */
+  async crash(): Promise<void> {
+    const process = this.#process;
+    if (process === null) return;
+    for (const pid of [process.pid, ...processesOf(this.dir)]) sendSignal(pid, "SIGKILL");
+    await this.#gone(process);
+  }
+
+  /** SIGTERM; every node ends in good order. */
+  async stop(): Promise<void> {
+    const process = this.#process;
+    if (process === null) return;
+    sendSignal(process.pid, "SIGTERM");
+    const timer = setTimeout(() => void this.crash(), STOP_DEADLINE_MS);
+    await this.#gone(process);
+    clearTimeout(timer);
+  }
+
+  async #gone(process: Deno.ChildProcess): Promise<void> {
+    await process.status;
+    await eventually(() => processesOf(this.dir).length === 0, `${this.address} to be empty`);
+    this.#process = null;
+  }
+
+  async #keepOutput(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const bytes of stream) {
+      this.output = (this.output + decoder.decode(bytes, { stream: true }))
+        .slice(-OUTPUT_KEPT_CHARS);
+    }
+  }
+}
+
+export class FaultCluster {
+  readonly groups: readonly GroupPlan[];
+  readonly #connections: KvConnection[] = [];
+
+  private constructor(
+    /** As clients see it. */
+    readonly config: ClusterConfig,
+    /** Below it lie the hosts' folders and configurations. */
+    readonly dir: string,
+    readonly hosts: readonly FaultHost[],
+    readonly secret: Uint8Array,
+    readonly clusterId: string,
+  ) {
+    this.groups = planGroups(config);
+  }
+
+  static async start(options: FaultClusterOptions): Promise<FaultCluster> {
+    const dir = await Deno.makeTempDir({ prefix: "penncloud-faults-" });
+    const draft = join(dir, "draft.toml");
+    await Deno.writeTextFile(draft, configText(options, 0));
+    const offset = await freeOffset(draft);
+    const configFile = join(dir, "cluster.toml");
+    await Deno.writeTextFile(configFile, configText(options, offset));
+    await Deno.remove(draft);
+    const { config } = await loadConfig({ path: configFile });
+    const addresses = [...new Set(config.node.map((node) => node.host))];
+    const hosts = addresses.map((address, index) => {
+      const nodes = config.node.filter((node) => node.host === address);
+      return new FaultHost(address, join(dir, `host-${index}`), nodes, configFile);
+    });
+    const [first, ...others] = hosts;
+    const { secret, clusterId } = await openClusterFolder(first!.dir, { config, create: true });
+    // There are no accounts here, and a store that is under attack is no place to make one.
+    await markAdminMade(first!.dir);
+    for (const host of others) {
+      await Deno.mkdir(host.dir);
+      for (const name of COPIED) await Deno.copyFile(join(first!.dir, name), join(host.dir, name));
+    }
+    const cluster = new FaultCluster(config, dir, hosts, secret, clusterId);
+    try {
+      for (const host of hosts) host.start();
+      await cluster.waitWhole({ withinMs: START_DEADLINE_MS });
+      return cluster;
+    } catch (error) {
+      for (const host of hosts) await host.crash();
+      const said = hosts.map((host) => `${host.address}: ${host.output}`).join("\n");
+      throw new Error(`The cluster in ${dir} did not start:\n${said}`, { cause: error });
+    }
+  }
+
+  get backends(): string[] {
+    return this.config.node.filter((node) => node.role === "backend")
+      .map((node) => nameOf(node));
+  }
+
+  node(name: string): NodeEntry {
+    const node = this.config.node.find((entry) => nameOf(entry) === name);
+    if (node === undefined) throw new Error(`The cluster has no node ${name}`);
+    return node;
+  }
+
+  opsUrl(name: string): string {
+    const node = this.node(name);
+    return `http://${node.host}:${opsPort(node)}`;
+  }
+
+  hostOf(name: string): FaultHost {
+    const { host } = this.node(name);
+    return this.hosts.find(({ address }) => address === host)!;
+  }
+
+  /** The node's own data folder. */
+  dataDirOf(name: string): string {
+    return join(this.hostOf(name).dir, name.replace("/", "-"));
+  }
+
+  /** A client with connections of its own. */
+  connect(): KvClient {
+    const connection = connectKv({
+      config: this.config,
+      node: { role: "client" as Role, id: this.#connections.length, host: "", port: 0, zone: "" },
+      dataDir: "",
+      clusterDir: this.dir,
+      secret: this.secret,
+      clusterId: this.clusterId,
+      spawnId: "",
+      env: realEnv({ node: "test", log: openLog({ node: "test", threshold: "off" }) }),
+    });
+    this.#connections.push(connection);
+    return connection.kv;
+  }
+
+  supervisorOf(name: string) {
+    return supervisorOf({ config: this.config, secret: this.secret }, this.node(name));
+  }
+
+  async process(name: string): Promise<SupervisedProcess> {
+    const { role, id } = this.node(name);
+    const processes = await this.supervisorOf(name).list();
+    return processes.find((it) => it.role === role && it.id === id)!;
+  }
+
+  async pidOf(name: string): Promise<number> {
+    const { pid } = await this.process(name);
+    if (pid === null) throw new Error(`${name} does not run`);
+    return pid;
+  }
+
+  /** Starts the node, unless it runs already, without waiting for its supervisor's patience. */
+  async startNode(name: string): Promise<void> {
+    const { state } = await this.process(name);
+    if (state === "waiting" || state === "stopped") await this.supervisorOf(name).restart();
+  }
+
+  status(): Promise<ClusterStatus> {
+    return statusOf(this);
+  }
+
+  /** Why the cluster is not whole: every node up, every tablet with all of its replicas. Else null. */
+  async whatIsMissing(): Promise<string | null> {
+    try {
+      const { nodes, tablets } = await this.status();
+      for (const host of this.hosts) {
+        for (const { role, id, pid } of await this.supervisorOf(nameOf(host.nodes[0]!)).list()) {
+          const name = `${role}/${id}`;
+          const reported = nodes.find((node) => node.name === name);
+          if (pid === null) return `${name} does not run`;
+          if (reported?.pid !== pid || reported.state !== "live") return `${name} is not back`;
+        }
+      }
+      const ill = tablets.find(({ state }) => state !== "healthy");
+      return ill === undefined ? null : `tablet ${ill.id} is ${ill.state}`;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  }
+
+  async waitWhole({ withinMs }: { withinMs: number }): Promise<void> {
+    let missing: string | null = null;
+    await eventually(async () => (missing = await this.whatIsMissing()) === null, "", {
+      withinMs,
+      everyMs: 100,
+    }).catch((cause) => {
+      throw new Error(`The cluster is not whole after ${withinMs} ms: ${missing}`, { cause });
+    });
+  }
+
+  disconnect(): void {
+    for (const connection of this.#connections.splice(0)) connection.close();
+  }
+
+  /** Ends every process. The folder stays. */
+  async stop(): Promise<void> {
+    this.disconnect();
+    const [coordinator, ...others] = this.hosts;
+    await Promise.all(others.map((host) => host.stop()));
+    await coordinator!.stop();
+  }
+
+  async removeFolder(): Promise<void> {
+    await Deno.remove(this.dir, { recursive: true });
+  }
+}
+
+export const nameOf = ({ role, id }: Pick<NodeEntry, "role" | "id">): string => `${role}/${id}`;
+
+export function sendSignal(pid: number, signal: Deno.Signal): void {
+  try {
+    Deno.kill(pid, signal);
+  } catch (error) {
+    // It ended by itself a moment ago.
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+function configText({ backends, store = "" }: FaultClusterOptions, offset: number): string {
+  const node = (role: string, id: number, host: string, port: number) =>
+    `[[node]]\nrole = "${role}"\nid = ${id}\nhost = "${host}"\nport = ${port + offset}\n`;
+  const nodes = [node("coordinator", 0, "127.0.0.2", 9999)];
+  for (let id = 0; id < backends; id++) {
+    nodes.push(node("backend", id, `127.0.0.${3 + id % BACKEND_HOSTS}`, 10_000 + id));
+  }
+  const supervisorPort = 9_998 + offset;
+  return `[cluster]\nname = "faults"\nsupervisor_port = ${supervisorPort}\n\n[store]\n${store}\n\n` +
+    nodes.join("\n");
+}

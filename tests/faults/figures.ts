@@ -1,0 +1,48 @@
+/** Durations by kind, and their percentiles: what a campaign prints. */
+
+export interface Figure {
+  readonly kind: string;
+  readonly count: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
+
+export class Figures {
+  readonly #samples = new Map<string, number[]>();
+
+  add(kind: string, ms: number): void {
+    const samples = this.#samples.get(kind);
+    if (samples === undefined) this.#samples.set(kind, [ms]);
+    else samples.push(ms);
+  }
+
+  list(): Figure[] {
+    return [...this.#samples].map(([kind, samples]) => {
+      const sorted = samples.toSorted((a, b) => a - b);
+      return {
+        kind,
+        count: sorted.length,
+        p50Ms: Math.round(percentile(sorted, 0.5)),
+        p99Ms: Math.round(percentile(sorted, 0.99)),
+        maxMs: Math.round(sorted.at(-1)!),
+      };
+    });
+  }
+}
+
+/** The smallest sample that at least this share of all samples does not exceed. */
+export function percentile(sorted: readonly number[], share: number): number {
+  return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)]!;
+}
+
+export function figureLines(figures: readonly Figure[]): string[] {
+  const cell = (text: string | number) => String(text).padStart(8);
+  const head = `${"write gap, ms".padEnd(40)}${["count", "p50", "p99", "max"].map(cell).join("")}`;
+  return [
+    head,
+    ...figures.map(({ kind, count, p50Ms, p99Ms, maxMs }) =>
+      `  ${kind.padEnd(38)}${[count, p50Ms, p99Ms, maxMs].map(cell).join("")}`
+    ),
+  ];
+}

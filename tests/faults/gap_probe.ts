@@ -1,0 +1,78 @@
+/**
+ * Measures for how long a tablet takes no writes: a small write every 10 ms, whether or not the one
+ * before was answered. A gap is the time between two acknowledgements that follow each other.
+ *
+ * Unanswered probes are bounded, and the oldest keep trying; so what is measured is what a patient
+ * client sees, its retries included.
+ */
+import { KvError } from "../../kv/errors.ts";
+import { encodeText, type Kv } from "../../kv/kv.ts";
+
+const EVERY_MS = 10;
+const UNANSWERED_MAX = 32;
+/** Longer than any fault is meant to last. */
+const DEADLINE_MS = 120_000;
+/** Shorter ones say nothing, at one probe every 10 ms. */
+const KEPT_MS_MIN = 5;
+
+export interface Gap {
+  /** Monotonic milliseconds of the last acknowledgement before it. */
+  readonly fromMs: number;
+  readonly ms: number;
+}
+
+export class GapProbe {
+  readonly #kv: Kv;
+  readonly #row: string;
+  readonly #startedMs = performance.now();
+  readonly #gaps: Gap[] = [];
+  readonly #stop = new AbortController();
+  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #unanswered = new Set<Promise<void>>();
+  #sentCount = 0;
+  #lastAckMs: number;
+  ackCount = 0;
+
+  constructor(kv: Kv, row: string) {
+    this.#kv = kv;
+    this.#row = row;
+    this.#lastAckMs = this.#startedMs;
+    this.#timer = setInterval(() => this.#probe(), EVERY_MS);
+  }
+
+  /** The longest gap that ended after `sinceMs`; one that has not ended yet counts as far as it goes. */
+  longestSince(sinceMs: number): Gap {
+    const open = { fromMs: this.#lastAckMs, ms: performance.now() - this.#lastAckMs };
+    return [...this.#gaps, open].filter(({ fromMs, ms }) => fromMs + ms > sinceMs)
+      .reduce((longest, gap) => gap.ms > longest.ms ? gap : longest);
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#stop.abort();
+    await Promise.all(this.#unanswered);
+  }
+
+  #probe(): void {
+    if (this.#unanswered.size >= UNANSWERED_MAX) return;
+    const probe = this.#write().finally(() => this.#unanswered.delete(probe));
+    this.#unanswered.add(probe);
+  }
+
+  async #write(): Promise<void> {
+    const value = encodeText(String(++this.#sentCount));
+    try {
+      await this.#kv.apply(
+        { row: this.#row, mutations: [{ kind: "put", column: "probe", value }] },
+        { deadlineMs: DEADLINE_MS, signal: this.#stop.signal },
+      );
+    } catch (error) {
+      if (error instanceof KvError || this.#stop.signal.aborted) return;
+      throw error;
+    }
+    const nowMs = performance.now(), ms = nowMs - this.#lastAckMs;
+    if (ms >= KEPT_MS_MIN) this.#gaps.push({ fromMs: this.#lastAckMs, ms });
+    this.#lastAckMs = nowMs;
+    this.ackCount += 1;
+  }
+}

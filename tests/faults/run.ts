@@ -1,0 +1,162 @@
+/**
+ * `deno task faults [--seed N] [--duration 2m] [--only kill,pause,…] [--backends N] [--json]`: a
+ * campaign from the command line. Prints what struck, what it cost and what was checked. Exit status 1
+ * when a guarantee was broken or the cluster did not mend itself, with where everything was kept and
+ * how to run it again; 2 for wrong use.
+ */
+import { parseArgs } from "node:util";
+import { type CampaignEvent, type CampaignResult, runCampaign } from "./campaign.ts";
+import { figureLines } from "./figures.ts";
+import { NEMESES } from "./nemeses.ts";
+import type { Nemesis } from "./nemesis.ts";
+import { WORKLOADS } from "./workloads.ts";
+
+const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000 };
+
+const HELP = `deno task faults: real processes under real faults, and a check of everything
+
+  --seed N          which faults strike whom (default: random, and printed)
+  --duration TIME   for how long, as in 90s, 2m or 1h (default 2m)
+  --only A,B        only these faults
+  --backends N      a multiple of three (default 3)
+  --json            one JSON object a line; the last one is the result
+
+faults:
+${NEMESES.map(({ name, about }) => `  ${name.padEnd(16)}${about}`).join("\n")}`;
+
+interface Request {
+  readonly seed: number;
+  readonly durationMs: number;
+  readonly backends: number;
+  readonly nemeses: readonly Nemesis[];
+  readonly json: boolean;
+}
+
+if (import.meta.main) {
+  const request = readRequest(Deno.args);
+  const nemeses = await possible(request);
+  const again = `deno task faults ${
+    Deno.args.some((arg) => arg.startsWith("--seed")) ? "" : `--seed ${request.seed} `
+  }${Deno.args.join(" ")}`.trim();
+  const say = (line: string) => request.json || console.log(line);
+  say(`seed ${request.seed}, ${nemeses.map(({ name }) => name).join(", ")}`);
+  const result = await runCampaign({
+    ...request,
+    nemeses,
+    workloads: WORKLOADS,
+    onEvent: (event) => request.json ? console.log(JSON.stringify(event)) : say(eventLine(event)),
+  });
+  if (request.json) console.log(JSON.stringify({ event: "result", again, ...result }));
+  else for (const line of resultLines(result)) console.log(line);
+  if (result.violations.length > 0) {
+    console.error(`\n${result.violations.join("\n")}`);
+    console.error(`data folders and logs: ${result.keptDir}\nrun it again: ${again}`);
+    Deno.exit(1);
+  }
+}
+
+function readRequest(args: readonly string[]): Request {
+  const values = parseFlags(args);
+  if (values.help) {
+    console.log(HELP);
+    Deno.exit(0);
+  }
+  const backends = wholeNumber("backends", values.backends ?? "3");
+  if (backends % 3 !== 0) fail(`--backends takes a multiple of three, not ${backends}`);
+  const seed = values.seed ?? String(1 + Math.floor(Math.random() * 1_000_000));
+  return {
+    seed: wholeNumber("seed", seed),
+    durationMs: duration(values.duration ?? "2m"),
+    backends,
+    nemeses: chosen(values.only),
+    json: values.json ?? false,
+  };
+}
+
+function parseFlags(args: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...args],
+      options: {
+        seed: { type: "string" },
+        duration: { type: "string" },
+        only: { type: "string" },
+        backends: { type: "string" },
+        json: { type: "boolean" },
+        help: { type: "boolean" },
+      },
+    }).values;
+  } catch (error) {
+    fail((error as Error).message);
+  }
+}
+
+function chosen(only: string | undefined): readonly Nemesis[] {
+  if (only === undefined) return NEMESES;
+  return only.split(",").map((name) => {
+    const found = NEMESES.find((nemesis) => nemesis.name === name.trim());
+    const names = NEMESES.map((nemesis) => nemesis.name).join(", ");
+    return found ?? fail(`There is no fault "${name}"; there are ${names}`);
+  });
+}
+
+/** Leaves out what this machine cannot do, and says so. */
+async function possible({ nemeses }: Request): Promise<Nemesis[]> {
+  const left: Nemesis[] = [];
+  for (const nemesis of nemeses) {
+    const reason = await nemesis.whyNot?.() ?? null;
+    if (reason === null) left.push(nemesis);
+    else console.error(`left out: ${nemesis.name}, because ${reason}`);
+  }
+  return left.length > 0 ? left : fail("None of these faults can be made here");
+}
+
+function wholeNumber(name: string, text: string): number {
+  const number = Number(text);
+  if (Number.isSafeInteger(number) && number >= 1) return number;
+  fail(`--${name} takes a whole number from 1 on, not "${text}"`);
+}
+
+function duration(text: string): number {
+  const [, count, unit] = text.match(/^(\d+)([smh])$/) ??
+    fail(`--duration takes a time such as 90s, 2m or 1h, not "${text}"`);
+  return Number(count) * UNITS[unit!]!;
+}
+
+function fail(message: string): never {
+  console.error(message);
+  Deno.exit(2);
+}
+
+function eventLine(event: CampaignEvent): string {
+  switch (event.event) {
+    case "started":
+      return `cluster ready after ${event.seconds.toFixed(1)} s in ${event.dir}`;
+    case "strike":
+      return `- ${event.what}`;
+    case "mended": {
+      const gaps = event.gaps.map(({ group, role, ms, atMs }) =>
+        `group ${group} ${role === "other" ? "" : `(${role} hit) `}${ms} ms from ${atMs}`
+      );
+      return `  whole after ${event.wholeMs} ms; longest gaps: ${gaps.join(", ")}`;
+    }
+    case "checking":
+      return "quiet; checking everything";
+  }
+}
+
+function resultLines(result: CampaignResult): string[] {
+  const { ok, unknown, refused } = result.operations;
+  const refusals = Object.entries(refused).map(([code, count]) => `${count} ${code}`);
+  const faults = Object.entries(result.faults).map(([name, count]) => `${count} ${name}`);
+  return [
+    "",
+    `seed ${result.seed}: ${result.seconds.toFixed(0)} s, load ${
+      result.load.map((load) => load.toFixed(1)).join(" before, ")
+    } after`,
+    `faults: ${faults.join(", ")}`,
+    ...figureLines(result.gaps),
+    `operations: ${ok} done, ${refusals.join(", ") || "none"} refused, ${unknown} of unknown end`,
+    `checked: ${result.checked.join(", ")}; ${result.violations.length} violations`,
+  ];
+}
