@@ -48,6 +48,8 @@ export async function runBackend(context: RoleContext): Promise<RunningRole> {
     store: folder.identity.storeId,
     inc: folder.identity.bootCount,
   });
+  // What loading the program and reading the log took goes back now, while nobody waits for us.
+  if (Deno.env.get("DENO_USR2_MEMORY_TRIM") === "1") Deno.kill(Deno.pid, "SIGUSR2");
   const server = serveRpc({
     hostname: node.host,
     port: node.port,

@@ -128,10 +128,13 @@ export class SupervisedNode {
 
   /**
    * Asks the process to collect its garbage and give the memory back: what it took to load the program
-   * is a tenth of what it holds. Only for processes that said they are ready, and so can listen.
+   * is a tenth of what it holds. Only for processes that said they are ready, and so can listen. The
+   * collection stops a process for up to half a second, and a write waits for every backend: those do
+   * it themselves, before they take part (see backend.ts).
    */
   #trimMemory(spawn: string): void {
-    if (this.#life?.spawn === spawn && this.#options.command.env.DENO_USR2_MEMORY_TRIM === "1") {
+    if (this.node.role === "backend" || this.#life?.spawn !== spawn) return;
+    if (this.#options.command.env.DENO_USR2_MEMORY_TRIM === "1") {
       this.#signal("SIGUSR2");
     }
   }
