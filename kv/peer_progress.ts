@@ -25,6 +25,8 @@ export class PeerProgress {
   restartedMs = -Infinity;
   /** Its log ended below what it had acknowledged: its disk forgot. */
   forgot = false;
+  /** Counts how often sending started over. A refusal of an earlier round's append tells nothing new. */
+  round = 0;
   /** It was ahead of our epoch and did not take what we sent. */
   threwAway = false;
   /** A read of old log entries for it is under way. */
@@ -77,6 +79,7 @@ export class PeerProgress {
 
   /** Starts over behind `lsn`, because what was sent may be lost. */
   resendFrom(lsn: Lsn): void {
+    this.round += 1;
     this.#inFlight = [];
     this.#inFlightBytes = 0;
     this.nextLsn = lsn;

@@ -202,6 +202,8 @@ export class Replica {
   #primaryCommitLsn = toLsn(0);
   #heardPrimaryMs: number;
   #suspectedMs = -Infinity;
+  /** That of the primary's last append or offer. */
+  #round = 0;
   /** An append waits for its ack until our disk has it. */
   #ackDue = false;
   /** A promise waits until the epoch that it is given in is on our disk. */
@@ -560,6 +562,7 @@ export class Replica {
       kind: "append",
       ...this.#head(peer.inc),
       ...(peer.hasConfig ? {} : { config: this.#config! }),
+      round: peer.round,
       prevEpoch: this.#log.epochAt(prevLsn) ?? toEpoch(0),
       prevLsn,
       entries: heads,
@@ -585,7 +588,8 @@ export class Replica {
   #offerSnapshot(peer: PeerProgress): void {
     peer.snapshotOffered = true;
     peer.progressMs = this.#nowMs;
-    this.#send(peer.member.node, { kind: "snapshotOffer", ...this.#head(peer.inc) });
+    const { round } = peer;
+    this.#send(peer.member.node, { kind: "snapshotOffer", ...this.#head(peer.inc), round });
   }
 
   #onSnapshotSent(node: NodeId): void {
@@ -609,8 +613,7 @@ export class Replica {
     // What was meant for the process before a restart is not for us, but its sender should know us.
     if (message.kind === "behind") return this.#onBehind(message);
     if (message.toInc !== this.self.inc && !mutated("incarnation-not-checked")) {
-      this.#send(message.from, { kind: "behind", ...this.#head(message.inc) });
-      return;
+      return this.#sendBehind(message);
     }
     switch (message.kind) {
       case "append":
@@ -636,7 +639,7 @@ export class Replica {
       return this.#role !== "primary";
     }
     if (message.epoch !== this.epoch) {
-      this.#send(message.from, { kind: "behind", ...this.#head(message.inc) });
+      this.#sendBehind(message);
       return false;
     }
     const primary = this.#config!.primary;
@@ -648,8 +651,14 @@ export class Replica {
     return true;
   }
 
+  #sendBehind(message: ReplicaMessage): void {
+    const round = message.kind === "append" ? { round: message.round } : {};
+    this.#send(message.from, { kind: "behind", ...this.#head(message.inc), ...round });
+  }
+
   #onAppend(message: Append, entries: readonly LogEntry[]): void {
     if (!this.#follow(message)) return;
+    this.#round = message.round;
     const { prevLsn } = message;
     const fits = mutated("match-without-epoch")
       ? prevLsn <= this.#log.lastLsn
@@ -717,7 +726,9 @@ export class Replica {
   }
 
   #onSnapshotOffer(message: SnapshotOffer): void {
-    if (!this.#follow(message) || this.#fetchingSnapshot || this.#role !== "learner") return;
+    if (!this.#follow(message)) return;
+    this.#round = message.round;
+    if (this.#fetchingSnapshot || this.#role !== "learner") return;
     this.#fetchingSnapshot = true;
     this.#effects.push({ kind: "fetchSnapshot", from: message.from });
   }
@@ -743,6 +754,7 @@ export class Replica {
     this.#send(to, {
       kind: "appendNack",
       ...this.#head(toInc),
+      round: this.#round,
       lastLsn: this.#log.lastLsn,
       baseLsn: this.#log.baseLsn,
       history: this.#log.history,
@@ -766,7 +778,7 @@ export class Replica {
       // It threw away what it was sent in another epoch than its own, be it that we have caught up
       // with it since or that it still has to follow.
       if (message.epoch < this.epoch) peer.hasConfig = false;
-      this.#restart(peer);
+      if (message.round === peer.round) this.#restart(peer);
     }
     this.#replicate(peer);
   }
@@ -822,6 +834,8 @@ export class Replica {
   }
 
   #onNack(peer: PeerProgress, message: AppendNack): void {
+    // One gap makes the follower refuse all that was under way; starting over once is enough.
+    if (message.round !== peer.round) return;
     const common = commonPosition(
       { baseLsn: this.#log.baseLsn, lastLsn: this.#log.lastLsn, history: this.#log.history },
       message,

@@ -51,6 +51,8 @@ export type EpochHistory = z.infer<typeof EpochHistory>;
 export const Append = z.object({
   kind: z.literal("append"),
   ...head,
+  /** Raised each time the primary starts over with this replica; refusals echo it. */
+  round: z.int().nonnegative(),
   /** Present until the receiver is known to have adopted this epoch. */
   config: GroupConfig.optional(),
   /** The receiver must hold this entry right before the first of `entries`. */
@@ -80,6 +82,8 @@ export type AppendAck = z.infer<typeof AppendAck>;
 export const AppendNack = z.object({
   kind: z.literal("appendNack"),
   ...head,
+  /** That of the append that was refused. */
+  round: z.int().nonnegative(),
   lastLsn: Lsn,
   /** Entries up to here are in a checkpoint; only what is behind it can be compared. */
   baseLsn: Lsn,
@@ -88,7 +92,12 @@ export const AppendNack = z.object({
 export type AppendNack = z.infer<typeof AppendNack>;
 
 /** anybody → anybody: `epoch` is newer than yours, or `toInc` was an earlier life of mine. */
-export const Behind = z.object({ kind: z.literal("behind"), ...head });
+export const Behind = z.object({
+  kind: z.literal("behind"),
+  ...head,
+  /** That of the append that was thrown away; absent for other messages. */
+  round: z.int().nonnegative().optional(),
+});
 export type Behind = z.infer<typeof Behind>;
 
 /** primary → replica: promise me not to act as primary for a while. */
@@ -113,7 +122,11 @@ export const HeartbeatAck = z.object({
 export type HeartbeatAck = z.infer<typeof HeartbeatAck>;
 
 /** primary → learner: my log no longer reaches back to yours; fetch a checkpoint from me. */
-export const SnapshotOffer = z.object({ kind: z.literal("snapshotOffer"), ...head });
+export const SnapshotOffer = z.object({
+  kind: z.literal("snapshotOffer"),
+  ...head,
+  round: z.int().nonnegative(),
+});
 export type SnapshotOffer = z.infer<typeof SnapshotOffer>;
 
 export const ReplicaMessage = z.discriminatedUnion("kind", [

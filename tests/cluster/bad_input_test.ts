@@ -220,19 +220,20 @@ Deno.test("bad input, wire: strange words about replication stop no healthy node
   const evil = { blob: "../../../evil", size: 4 };
   const messages: [Record<string, unknown>, string][] = [
     [{ kind: "appendAck", ...head, matchLsn: Number.MAX_SAFE_INTEGER }, ""],
-    [{ kind: "appendNack", ...head, lastLsn: 1e15, baseLsn: 1e15, history: [] }, ""],
+    [{ kind: "appendNack", ...head, round: 0, lastLsn: 1e15, baseLsn: 1e15, history: [] }, ""],
     [{ kind: "behind", ...head, from: 77 }, ""],
     [{ kind: "heartbeatAck", ...head, sentMs: 1e300 }, ""],
-    [{ kind: "snapshotOffer", ...head, gid: 99 }, ""],
+    [{ kind: "snapshotOffer", ...head, round: 0, gid: 99 }, ""],
     [
-      { kind: "append", ...head, prevEpoch: 0, prevLsn: 0, entries: [entry], commitLsn: 1 },
+      { kind: "append", ...head, round: 0, prevEpoch: 0, prevLsn: 0, entries: [entry], commitLsn: 1 },
       "not json!",
     ],
-    [{ kind: "append", ...head, prevEpoch: 0, prevLsn: 0, entries: [entry], commitLsn: 1 }, ""],
+    [{ kind: "append", ...head, round: 0, prevEpoch: 0, prevLsn: 0, entries: [entry], commitLsn: 1 }, ""],
     [
       {
         kind: "append",
         ...head,
+        round: 0,
         prevEpoch: 0,
         prevLsn: 0,
         entries: [{ ...entry, size: 0, blobs: [evil] }],

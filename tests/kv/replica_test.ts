@@ -285,6 +285,7 @@ Deno.test("a secondary acks an entry only after its own write, and never one it 
   const append = {
     kind: "append" as const,
     ...head,
+    round: 0,
     prevEpoch: epoch(0),
     prevLsn: lsn(0),
     entries: [{ epoch: epoch(1), lsn: lsn(1), size: 1 }],
@@ -306,6 +307,7 @@ Deno.test("a message for an earlier life of the process is not acted upon", () =
     kind: "message",
     message: {
       kind: "snapshotOffer",
+      round: 0,
       gid: GID,
       from: nodeId(0),
       store: storeId("s0"),
@@ -318,4 +320,43 @@ Deno.test("a message for an earlier life of the process is not acted upon", () =
   });
   const kinds = effects.map((effect) => effect.kind === "send" ? effect.message.kind : effect.kind);
   assert.deepEqual(kinds, ["behind"]);
+});
+
+Deno.test("appends that a gap made a follower refuse are sent again once, not once for each refusal", () => {
+  const bench = primary();
+  for (let i = 0; i < 3; i++) {
+    bench.put(`v${i}`);
+    bench.step({ kind: "flush" });
+  }
+  const appendsTo1 = (effects: readonly Effect[]) =>
+    effects.flatMap((effect) =>
+      effect.kind === "send" && effect.to === 1 && effect.message.kind === "append"
+        ? [effect.message]
+        : []
+    );
+  const underWay = appendsTo1(bench.effects).slice(-3);
+  assert.deepEqual(underWay.map((append) => append.prevLsn), [1, 2, 3]);
+  // The first is lost, so the follower refuses the other two.
+  const refuse = (round: number) =>
+    bench.step({
+      kind: "message",
+      message: {
+        kind: "appendNack",
+        round,
+        gid: GID,
+        from: nodeId(1),
+        store: storeId("s1"),
+        inc: incarnation(1),
+        toInc: incarnation(1),
+        epoch: epoch(1),
+        reign: epoch(1),
+        lastLsn: lsn(1),
+        baseLsn: lsn(0),
+        history: [{ epoch: epoch(1), firstLsn: lsn(1) }],
+      },
+      entries: [],
+    });
+  const again = appendsTo1(refuse(underWay[1]!.round));
+  assert.deepEqual(again.map((append) => [append.prevLsn, append.entries.length]), [[1, 3]]);
+  assert.deepEqual(appendsTo1(refuse(underWay[2]!.round)), []);
 });
