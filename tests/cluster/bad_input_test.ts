@@ -225,10 +225,26 @@ Deno.test("bad input, wire: strange words about replication stop no healthy node
     [{ kind: "heartbeatAck", ...head, sentMs: 1e300 }, ""],
     [{ kind: "snapshotOffer", ...head, round: 0, gid: 99 }, ""],
     [
-      { kind: "append", ...head, round: 0, prevEpoch: 0, prevLsn: 0, entries: [entry], commitLsn: 1 },
+      {
+        kind: "append",
+        ...head,
+        round: 0,
+        prevEpoch: 0,
+        prevLsn: 0,
+        entries: [entry],
+        commitLsn: 1,
+      },
       "not json!",
     ],
-    [{ kind: "append", ...head, round: 0, prevEpoch: 0, prevLsn: 0, entries: [entry], commitLsn: 1 }, ""],
+    [{
+      kind: "append",
+      ...head,
+      round: 0,
+      prevEpoch: 0,
+      prevLsn: 0,
+      entries: [entry],
+      commitLsn: 1,
+    }, ""],
     [
       {
         kind: "append",
