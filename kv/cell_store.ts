@@ -5,7 +5,7 @@
  * real one (disk/sqlite_cell_store.ts) overlays cells that are not checkpointed yet on a SQLite
  * file; `MemoryCellStore` (memory_cell_store.ts) keeps them all in memory for tests and simulation.
  */
-import type { Version } from "../proto/ids.ts";
+import type { Lsn, Version } from "../proto/ids.ts";
 
 /** A value that lives in a file of its own (disk/blob_store.ts). Never changes under its id. */
 export interface BlobRef {
@@ -45,6 +45,25 @@ export interface CellStore {
   range(range: CellRange): Iterable<StoredCell>;
   put(cell: StoredCell): void;
   delete(row: string, column: string): void;
+}
+
+/** A cell store that outlives the process, as of its last checkpoint. */
+export interface CheckpointedStore extends CellStore {
+  /** The Lsn as of which the durable state is; 0 when there was no checkpoint yet. */
+  readonly checkpointLsn: Lsn;
+  /** What was given with the last checkpoint. */
+  readonly meta: Record<string, unknown>;
+  /** Memory that only a checkpoint can free. */
+  readonly dirtyBytes: number;
+  /** Makes all cells durable, as the state as of `lsn`, with `meta`: all of it or nothing. */
+  checkpoint(options: { lsn: Lsn; meta: Record<string, unknown> }): Promise<void>;
+  /** A consistent copy as of `lsn`, for another replica. */
+  exportSnapshot(): Promise<
+    { lsn: Lsn; path: string; bytes: number; remove: () => Promise<void> }
+  >;
+  /** The files of large values that the state mentions now, and some that it lately did. */
+  blobsReferenced(): Iterable<string>;
+  close(): void;
 }
 
 export const isBlobRef = (value: Uint8Array | BlobRef): value is BlobRef =>

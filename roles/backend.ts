@@ -6,8 +6,9 @@
  * said; what it may do then is for the coordinator and the other members to say. Any failed write or
  * sync of the log ends the process: the kernel may have dropped what it could not write.
  */
+import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { BlobStore } from "../kv/disk/blob_store.ts";
-import { RealDisk } from "../kv/disk/disk.ts";
+import { type Disk, RealDisk } from "../kv/disk/disk.ts";
 import { openDataFolder } from "../kv/disk/identity.ts";
 import { CacheBudget, CheckpointWriter, SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
 import { Wal } from "../kv/disk/wal.ts";
@@ -29,7 +30,7 @@ import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
 import { NodeReporter } from "./node_reporter.ts";
 import { opsPort, startOpsServer } from "./ops_server.ts";
-import { Peers, secretText } from "./peers.ts";
+import { type PeerLinks, Peers, secretText } from "./peers.ts";
 import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
 import { fetchSnapshot, SnapshotSource } from "./snapshot_transfer.ts";
 
@@ -43,11 +44,12 @@ const SWEEP_AFTER_MS = 60_000;
 export async function runBackend(context: RoleContext): Promise<RunningRole> {
   const { node, config, env } = context;
   const folder = await openDataFolder({ dir: context.dataDir, clusterId: context.clusterId });
-  const backend = await Backend.open(context, {
+  const self = {
     node: nodeId(node.id),
     store: folder.identity.storeId,
     inc: folder.identity.bootCount,
-  });
+  };
+  const backend = await Backend.open(context, self, realParts(context));
   // What loading the program and reading the log took goes back now, while nobody waits for us.
   if (Deno.env.get("DENO_USR2_MEMORY_TRIM") === "1") Deno.kill(Deno.pid, "SIGUSR2");
   const server = serveRpc({
@@ -78,15 +80,46 @@ export async function runBackend(context: RoleContext): Promise<RunningRole> {
   };
 }
 
-class Backend {
+/** What a backend stands on; the simulator (tests/sim/) hands in its own. */
+export interface BackendParts {
+  readonly disk: Disk;
+  /** Sizes of the log's segments; those of kv/disk/wal.ts when absent. */
+  readonly log?: { readonly segmentBytes: number; readonly keepBytes: number };
+  readonly peers: PeerLinks;
+  readonly openStore: (gid: GroupId) => CheckpointedStore;
+  /** After the last of them was closed. */
+  readonly closeStores: () => Promise<void>;
+  readonly fetchSnapshot: (options: Parameters<typeof fetchSnapshot>[0]) => Promise<void>;
+  readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
+}
+
+function realParts(context: RoleContext): BackendParts {
+  const { dataDir } = context;
+  const writer = new CheckpointWriter();
+  const budget = new CacheBudget(context.config.store.memory_bytes);
+  return {
+    disk: new RealDisk(),
+    peers: new Peers(context),
+    openStore: (gid) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer }),
+    closeStores: () => writer.close(),
+    fetchSnapshot,
+    keepDiverged: async (gid, lines) => {
+      const dir = `${dataDir}/diverged`;
+      await Deno.mkdir(dir, { recursive: true });
+      await Deno.writeTextFile(`${dir}/${gid}.jsonl`, lines, { append: true });
+    },
+  };
+}
+
+export class Backend {
   readonly #context: RoleContext;
+  readonly #parts: BackendParts;
   readonly #self: Self;
   readonly #wal: Wal;
   readonly #blobs: BlobStore;
   readonly #intake: BlobIntake;
-  readonly #writer: CheckpointWriter;
   readonly #groups = new Map<GroupId, GroupShell>();
-  readonly #peers: Peers;
+  readonly #peers: PeerLinks;
   readonly #service: BackendService;
   readonly #source: SnapshotSource;
   readonly #reporter: NodeReporter;
@@ -102,13 +135,10 @@ class Backend {
   #timers: (() => void)[] = [];
   #stopped = false;
 
-  static async open(context: RoleContext, self: Self): Promise<Backend> {
+  static async open(context: RoleContext, self: Self, parts: BackendParts): Promise<Backend> {
     const { env, dataDir } = context;
-    const disk = new RealDisk();
-    const writer = new CheckpointWriter();
-    const budget = new CacheBudget(context.config.store.memory_bytes);
-    const openStore = (gid: GroupId) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer });
-    const stores = new Map<GroupId, SqliteCellStore>();
+    const { disk, openStore } = parts;
+    const stores = new Map<GroupId, CheckpointedStore>();
     const recovered = new Map<GroupId, RecoveredGroup>();
     for (const plan of planGroups(context.config)) {
       if (!plan.members.includes(self.node)) continue;
@@ -119,7 +149,13 @@ class Backend {
     }
     const startedMs = env.monotonicMs();
     const wal = await Wal.open(
-      { disk, dir: `${dataDir}/wal`, storeId: self.store, clusterId: context.clusterId },
+      {
+        ...parts.log,
+        disk,
+        dir: `${dataDir}/wal`,
+        storeId: self.store,
+        clusterId: context.clusterId,
+      },
       (record) => recovered.get(record.gid)?.add(record),
     );
     env.log("info", "log recovered", {
@@ -128,27 +164,26 @@ class Backend {
       ms: Math.round(env.monotonicMs() - startedMs),
     });
     const blobs = await BlobStore.open({ disk, dir: dataDir });
-    return new Backend({ context, self, wal, blobs, writer, stores, recovered, openStore });
+    return new Backend({ context, parts, self, wal, blobs, stores, recovered });
   }
 
   private constructor(options: {
     context: RoleContext;
+    parts: BackendParts;
     self: Self;
     wal: Wal;
     blobs: BlobStore;
-    writer: CheckpointWriter;
-    stores: ReadonlyMap<GroupId, SqliteCellStore>;
+    stores: ReadonlyMap<GroupId, CheckpointedStore>;
     recovered: ReadonlyMap<GroupId, RecoveredGroup>;
-    openStore: (gid: GroupId) => SqliteCellStore;
   }) {
-    const { context, self, wal, blobs, stores, recovered, openStore } = options;
+    const { context, parts, self, wal, blobs, stores, recovered } = options;
     const { env, config, dataDir } = context;
     this.#context = context;
+    this.#parts = parts;
     this.#self = self;
     this.#wal = wal;
     this.#blobs = blobs;
-    this.#writer = options.writer;
-    this.#peers = new Peers(context);
+    this.#peers = parts.peers;
     this.ready = new Promise((resolve) => this.#markReady = resolve);
     const onDiskFull = () => this.#noticeDisk(true);
     this.#intake = new BlobIntake({ store: blobs, env, onDiskFull });
@@ -167,14 +202,15 @@ class Backend {
           peers: this.#peers,
           onRoleChanged: () => this.#reporter.reportNow(),
           onDiskFull,
+          keepDiverged: parts.keepDiverged,
           fetchSnapshot: (group: GroupShell, from: NodeId) =>
-            fetchSnapshot({
+            parts.fetchSnapshot({
               group,
               from,
               peers: this.#peers,
               blobs,
               dataDir,
-              openStore: () => openStore(gid),
+              openStore: () => parts.openStore(gid),
               env,
             }),
         }),
@@ -206,6 +242,10 @@ class Backend {
       onRoutes: (routes) => this.#routes = routes,
     });
     this.#defineMetrics();
+  }
+
+  get groups(): ReadonlyMap<GroupId, GroupShell> {
+    return this.#groups;
   }
 
   get services() {
@@ -257,7 +297,7 @@ class Backend {
       group.store.close();
     }
     await this.#wal.close();
-    await this.#writer.close();
+    await this.#parts.closeStores();
   }
 
   #repeat(ms: number, run: () => void): void {
@@ -294,7 +334,7 @@ class Backend {
 
   async #checkDisk(): Promise<void> {
     try {
-      const free = await new RealDisk().freeBytes(this.#context.dataDir);
+      const free = await this.#parts.disk.freeBytes(this.#context.dataDir);
       if (free !== null) this.#noticeDisk(free < DISK_RESERVE_BYTES);
     } catch (error) {
       this.#context.env.log("warning", "free space unknown", { message: String(error) });

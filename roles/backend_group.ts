@@ -9,8 +9,8 @@
 import { z } from "zod";
 import type { BlobStore } from "../kv/disk/blob_store.ts";
 import { isDiskFull } from "../kv/disk/disk.ts";
-import type { SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
 import type { Wal, WalRecord } from "../kv/disk/wal.ts";
+import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { blobsOf, decodeCommand } from "../kv/command.ts";
 import { type Env, freshId } from "../kv/env.ts";
 import { GroupState, SavedGroupState } from "../kv/group_state.ts";
@@ -30,23 +30,25 @@ import {
 import type { BlobIntake } from "./blob_intake.ts";
 import type { RecoveredGroup } from "./backend_recovery.ts";
 import { refusal } from "./backend_refusal.ts";
-import type { Peers } from "./peers.ts";
+import type { PeerLinks } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 
 export interface GroupShellOptions {
-  readonly context: RoleContext;
+  readonly context: Pick<RoleContext, "env" | "config">;
   readonly gid: GroupId;
   readonly self: Self;
-  readonly store: SqliteCellStore;
+  readonly store: CheckpointedStore;
   readonly recovered: RecoveredGroup;
   readonly wal: Wal;
   readonly blobs: BlobStore;
   readonly intake: BlobIntake;
-  readonly peers: Peers;
+  readonly peers: PeerLinks;
   /** The group cannot go on by its log: fetch a checkpoint from there and call `install`. */
   readonly fetchSnapshot: (group: GroupShell, from: NodeId) => Promise<void>;
   readonly onRoleChanged: () => void;
   readonly onDiskFull: () => void;
+  /** Puts lines about entries that lost against the primary's aside, for audit. */
+  readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
 }
 
 interface PendingWrite {
@@ -65,7 +67,7 @@ export class GroupShell {
   readonly #options: GroupShellOptions;
   readonly #env: Env;
   readonly #replica: Replica;
-  #store: SqliteCellStore;
+  #store: CheckpointedStore;
   #flushScheduled = false;
   readonly #writes: PendingWrite[] = [];
   #writing = false;
@@ -116,7 +118,7 @@ export class GroupShell {
     return this.#replica;
   }
 
-  get store(): SqliteCellStore {
+  get store(): CheckpointedStore {
     return this.#store;
   }
 
@@ -443,18 +445,14 @@ export class GroupShell {
     ).join("");
     if (lines === "" || this.#divergedBytes + lines.length > DIVERGED_BYTES_MAX) return;
     this.#divergedBytes += lines.length;
-    const dir = `${this.#options.context.dataDir}/diverged`;
-    const path = `${dir}/${this.gid}.jsonl`;
-    Deno.mkdir(dir, { recursive: true })
-      .then(() => Deno.writeTextFile(path, lines, { append: true }))
-      .catch((error) =>
-        this.#log("warning", "cut-off entries not kept", { message: String(error) })
-      );
+    this.#options.keepDiverged(this.gid, lines).catch((error) =>
+      this.#log("warning", "cut-off entries not kept", { message: String(error) })
+    );
   }
 
   // -------------------------------------------------------------------------- checkpoints
 
-  #loadState(store: SqliteCellStore): GroupState {
+  #loadState(store: CheckpointedStore): GroupState {
     const rowBytesMax = this.#options.context.config.store.row_max_bytes;
     const saved = savedState(store);
     return new GroupState(store, saved === null ? { rowBytesMax } : { rowBytesMax, saved });
@@ -518,7 +516,7 @@ export class GroupShell {
    * Replaces the state by a checkpoint that was fetched. `replace` puts the file in place and opens
    * it; the log is told before the replica goes on.
    */
-  async install(replace: () => Promise<SqliteCellStore>): Promise<void> {
+  async install(replace: () => Promise<CheckpointedStore>): Promise<void> {
     await this.#checkpointing;
     while (this.#writing) await this.#env.sleep(5);
     this.#writing = true;
@@ -579,11 +577,11 @@ export class GroupShell {
 }
 
 /** What a checkpoint of ours carries besides the cells; null for an empty store. */
-function savedState(store: SqliteCellStore) {
+function savedState(store: CheckpointedStore) {
   return store.checkpointLsn === 0 ? null : savedMeta(store).state;
 }
 
-export function savedMeta(store: SqliteCellStore) {
+export function savedMeta(store: CheckpointedStore) {
   return CheckpointMeta.parse(store.meta);
 }
 

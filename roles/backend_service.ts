@@ -20,13 +20,13 @@ import type { GroupShell } from "./backend_group.ts";
 import { refusal } from "./backend_refusal.ts";
 import type { BlobIntake } from "./blob_intake.ts";
 import type { Handlers } from "./net/rpc_service.ts";
-import type { Peers } from "./peers.ts";
+import type { PeerLinks } from "./peers.ts";
 
 export interface BackendServiceOptions {
   readonly groups: ReadonlyMap<GroupId, GroupShell>;
   readonly plans: readonly GroupPlan[];
   readonly self: NodeId;
-  readonly peers: Peers;
+  readonly peers: PeerLinks;
   readonly intake: BlobIntake;
   readonly env: Env;
   /** Bytes of large values that may be under way at once. */

@@ -19,7 +19,7 @@ import { ClusterView } from "./cluster_view.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service } from "./net/rpc_service.ts";
 import { opsPort, startOpsServer } from "./ops_server.ts";
-import { Peers, secretText } from "./peers.ts";
+import { type PeerLinks, Peers, secretText } from "./peers.ts";
 import type { RoleContext, RunningRole } from "./role_context.ts";
 import process from "node:process";
 
@@ -32,7 +32,7 @@ export function runCoordinator(context: RoleContext): Promise<RunningRole> {
     clusterId: context.clusterId,
   });
   metadata.raise("coordTerm");
-  const shell = new CoordinatorShell(context, metadata);
+  const shell = new CoordinatorShell(context, { metadata, peers: new Peers(context) });
   const server = serveRpc({
     hostname: node.host,
     port: node.port,
@@ -60,12 +60,15 @@ export function runCoordinator(context: RoleContext): Promise<RunningRole> {
   });
 }
 
-class CoordinatorShell {
+/** The durable records, as the shell asks for them. */
+export type MetadataRecords = Pick<Metadata, "configs" | "get" | "swap">;
+
+export class CoordinatorShell {
   readonly #context: RoleContext;
-  readonly #metadata: Metadata;
+  readonly #metadata: MetadataRecords;
   readonly #core: Coordinator;
   readonly #view: ClusterView;
-  readonly #peers: Peers;
+  readonly #peers: PeerLinks;
   readonly #answers = new Map<
     number,
     (answer: { result: "done" | "refused"; config: GroupConfig | null }) => void
@@ -75,12 +78,13 @@ class CoordinatorShell {
   #cancel: (() => void) | null = null;
   #electionCount = 0;
 
-  constructor(context: RoleContext, metadata: Metadata) {
+  constructor(context: RoleContext, parts: { metadata: MetadataRecords; peers: PeerLinks }) {
     const { config, env } = context;
+    const { metadata } = parts;
     this.#context = context;
     this.#metadata = metadata;
     this.#view = new ClusterView(config, env.wallMs());
-    this.#peers = new Peers(context);
+    this.#peers = parts.peers;
     this.#core = new Coordinator({
       plans: planGroups(config),
       configs: metadata.configs(),

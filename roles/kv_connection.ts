@@ -11,8 +11,7 @@ import type { RouteTable } from "../proto/routes.ts";
 import { KvClient, type KvMethod, type KvTransport, NotAnsweredError } from "../kv/client.ts";
 import { KvError } from "../kv/errors.ts";
 import { RpcError } from "./net/rpc_error.ts";
-import type { RpcPeer } from "./net/rpc_peer.ts";
-import { Peers } from "./peers.ts";
+import { type PeerLink, type PeerLinks, Peers } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 
 /** Values above this travel on the bulk connection. */
@@ -32,12 +31,12 @@ export function connectKv(context: RoleContext): KvConnection {
   return { kv, peers, close: () => peers.close() };
 }
 
-class RpcTransport implements KvTransport {
-  readonly #peers: Peers;
+export class RpcTransport implements KvTransport {
+  readonly #peers: PeerLinks;
   readonly #backends: readonly NodeId[];
   #turn = 0;
 
-  constructor(context: RoleContext, peers: Peers) {
+  constructor(context: Pick<RoleContext, "config">, peers: PeerLinks) {
     this.#peers = peers;
     this.#backends = context.config.node.filter((node) => node.role === "backend")
       .map((node) => node.id as NodeId);
@@ -89,7 +88,7 @@ class RpcTransport implements KvTransport {
     }
   }
 
-  async #routesOf(peer: RpcPeer): Promise<RouteTable> {
+  async #routesOf(peer: PeerLink): Promise<RouteTable> {
     const options = { timeoutMs: ROUTES_TIMEOUT_MS };
     return (await peer.call(kvConversation, "routes", {}, undefined, options)).body;
   }

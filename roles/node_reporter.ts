@@ -6,14 +6,14 @@
 import { coordinatorConversation, type NodeReport, type StoreReport } from "../proto/control.ts";
 import type { RouteTable } from "../proto/routes.ts";
 import process from "node:process";
-import type { RpcPeer } from "./net/rpc_peer.ts";
+import type { PeerLink } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 
 export const REPORT_EVERY_MS = 500;
 
 export interface ReporterOptions {
   readonly context: RoleContext;
-  readonly coordinator: RpcPeer;
+  readonly coordinator: PeerLink;
   readonly ready: () => boolean;
   /** Requests answered since the process began. */
   readonly requestCount?: () => number;

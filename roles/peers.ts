@@ -13,7 +13,16 @@ export const secretText = (context: RoleContext): string => context.secret.toHex
  */
 export type Lane = "control" | "bulk";
 
-export class Peers {
+/** Another node as something to talk to: over sockets, or simulated. */
+export type PeerLink = Pick<RpcPeer, "call" | "send">;
+
+export interface PeerLinks {
+  readonly coordinator: PeerLink;
+  of(role: Role, id: number, lane?: Lane): PeerLink;
+  close(): void;
+}
+
+export class Peers implements PeerLinks {
   readonly #context: RoleContext;
   readonly #name: string;
   readonly #services: RpcServices | undefined;

@@ -6,6 +6,7 @@
  * files of large values that it lacks, and puts everything in place at once.
  */
 import { crc32 } from "node:zlib";
+import type { CheckpointedStore } from "../kv/cell_store.ts";
 import type { BlobStore } from "../kv/disk/blob_store.ts";
 import { SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
 import { type Env, freshId } from "../kv/env.ts";
@@ -15,7 +16,7 @@ import { transferConversation } from "../proto/transfer.ts";
 import type { GroupShell } from "./backend_group.ts";
 import type { Handlers } from "./net/rpc_service.ts";
 import { RpcError } from "./net/rpc_error.ts";
-import type { Peers } from "./peers.ts";
+import type { PeerLinks } from "./peers.ts";
 
 const CHUNK_BYTES = 256 * 1024;
 const COPY_LIFE_MS = 120_000;
@@ -97,10 +98,10 @@ export class SnapshotSource {
 export async function fetchSnapshot(options: {
   group: GroupShell;
   from: NodeId;
-  peers: Peers;
+  peers: PeerLinks;
   blobs: BlobStore;
   dataDir: string;
-  openStore: () => SqliteCellStore;
+  openStore: () => CheckpointedStore;
   env: Env;
 }): Promise<void> {
   const { group, from, peers, blobs, dataDir, openStore, env } = options;

@@ -21,7 +21,7 @@ import { lsn as toLsn, version } from "../../proto/ids.ts";
 import {
   type CellPosition,
   type CellRange,
-  type CellStore,
+  type CheckpointedStore,
   isBlobRef,
   type StoredCell,
 } from "../cell_store.ts";
@@ -69,7 +69,7 @@ interface CellRow {
   sum: number;
 }
 
-export class SqliteCellStore implements CellStore {
+export class SqliteCellStore implements CheckpointedStore {
   readonly path: string;
   readonly #db: DatabaseSync;
   readonly #budget: CacheBudget;
