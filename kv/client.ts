@@ -29,15 +29,17 @@ import {
   type RowResult,
   type ScanOptions,
   type ScanPage,
+  type TransactResult,
 } from "./kv.ts";
-import { checkKey, checkRowOp } from "./limits.ts";
+import { checkKey, checkRowOp, checkTransaction } from "./limits.ts";
 import { headOf } from "./command.ts";
-import { toLogRowOp, toRowResult } from "./log_value.ts";
+import { toLogRowOp, toRowResult, toTransactResult } from "./log_value.ts";
 import { mutated } from "./mutant.ts";
 import { RequestNumbers } from "./request_numbers.ts";
 import type { RowOutcome } from "./row_op.ts";
 
-export type KvMethod = "apply" | "get" | "getRow" | "scan";
+export type KvMethod = "apply" | "multiRow" | "get" | "getRow" | "scan";
+const WRITES: ReadonlySet<KvMethod> = new Set(["apply", "multiRow"]);
 
 export interface CellHead {
   readonly column: string;
@@ -107,7 +109,7 @@ export class KvClient implements Kv {
   async get(row: string, column: string, options: CallOptions = {}): Promise<FullCell | null> {
     checkKey("row", row);
     checkKey("column", column);
-    const answer = await this.#ask(row, "get", { row, column }, [], options);
+    const answer = await this.#ask([row], "get", { row, column }, [], options);
     const { cell } = answer.body as {
       cell: { version: Cell["version"]; size: number; crc: number } | null;
     };
@@ -123,7 +125,7 @@ export class KvClient implements Kv {
     checkLimit(options.limit);
     const { prefix, start, after, limit, reverse, keysOnly } = options;
     const body = withoutUndefined({ row, prefix, start, after, limit, reverse, keysOnly });
-    const answer = await this.#ask(row, "getRow", body, [], options);
+    const answer = await this.#ask([row], "getRow", body, [], options);
     const page = answer.body as { cells: CellHead[]; next: string | null };
     return { cells: attachCells(page.cells, answer.payload), next: page.next };
   }
@@ -145,7 +147,7 @@ export class KvClient implements Kv {
         limit: limit - cells.length,
         keysOnly,
       });
-      const answer = await this.#ask(at, "scan", body, [], options);
+      const answer = await this.#ask([at], "scan", body, [], options);
       const page = answer.body as {
         cells: (CellHead & { row: string })[];
         next: { row: string; column: string } | null;
@@ -166,10 +168,31 @@ export class KvClient implements Kv {
     checkRowOp(op);
     const inline: Uint8Array[] = [];
     const head = headOf(toLogRowOp(op), inline);
+    return toRowResult(await this.#write([op.row], "apply", { op: head }, inline, options));
+  }
+
+  async transact(ops: readonly RowOp[], options: CallOptions = {}): Promise<TransactResult> {
+    checkTransaction(ops);
+    const inline: Uint8Array[] = [];
+    const heads = ops.map((op) => headOf(toLogRowOp(op), inline));
+    const rows = ops.map((op) => op.row);
+    const outcome = await this.#write(rows, "multiRow", { ops: heads }, inline, options);
+    return toTransactResult(ops, outcome);
+  }
+
+  /** Sends a write under one stamp until its outcome is known or the deadline passes. */
+  async #write(
+    rows: readonly string[],
+    method: "apply" | "multiRow",
+    body: Record<string, unknown>,
+    inline: readonly Uint8Array[],
+    options: CallOptions,
+  ): Promise<RowOutcome> {
     const { deadlineMs = DEADLINE_MS, signal } = options;
     const untilMs = this.#env.monotonicMs() + deadlineMs;
-    if (this.#routeOf(op.row) === undefined) await this.#refreshRoutes([]);
-    const gid = this.#routeOf(op.row)?.gid ?? 0, numbers = this.#numbersOf(gid);
+    const [row] = rows as [string];
+    if (this.#routeOf(row) === undefined) await this.#refreshRoutes([]);
+    const gid = this.#routeOf(row)?.gid ?? 0, numbers = this.#numbersOf(gid);
     const { seq, firstIncomplete } = await numbers.take((done) =>
       this.#env.sleep(deadlineMs, signal === undefined ? done : AbortSignal.any([signal, done]))
     );
@@ -181,8 +204,8 @@ export class KvClient implements Kv {
         issuedMs: Math.round(this.#env.wallMs() + this.clockOffsetMs),
       };
       const rest = { ...options, deadlineMs: untilMs - this.#env.monotonicMs() };
-      const answer = await this.#ask(op.row, "apply", { stamp, op: head }, inline, rest);
-      return toRowResult(answer.body as RowOutcome);
+      const answer = await this.#ask(rows, method, { stamp, ...body }, inline, rest);
+      return answer.body as RowOutcome;
     } finally {
       numbers.release(seq);
     }
@@ -194,9 +217,9 @@ export class KvClient implements Kv {
     return numbers;
   }
 
-  /** Sends a request to the primary of `row` until it is answered or the deadline passes. */
+  /** Sends a request to the primary of `rows` until it is answered or the deadline passes. */
   async #ask(
-    row: string,
+    rows: readonly string[],
     method: KvMethod,
     body: Record<string, unknown>,
     payload: readonly Uint8Array[],
@@ -205,6 +228,7 @@ export class KvClient implements Kv {
     const { signal } = options;
     const deadlineMs = this.#env.monotonicMs() + (options.deadlineMs ?? DEADLINE_MS);
     const attempt = { count: 0, maybeApplied: false, hint: null as NodeId | null, last: "" };
+    const [row] = rows as [string];
     for (;;) {
       const remainingMs = deadlineMs - this.#env.monotonicMs();
       if (remainingMs <= 0) throw gaveUp(row, attempt);
@@ -215,6 +239,7 @@ export class KvClient implements Kv {
         await this.#backOff(attempt, deadlineMs, signal);
         continue;
       }
+      if (!attempt.maybeApplied) this.#checkTogether(rows, route);
       const node = attempt.hint ?? route.primary;
       attempt.hint = null;
       try {
@@ -249,7 +274,7 @@ export class KvClient implements Kv {
     const { node, route, attempt, method, deadlineMs, signal } = context;
     this.retryCount += 1;
     if (error instanceof NotAnsweredError) {
-      if (error.sent && method === "apply") attempt.maybeApplied = true;
+      if (error.sent && WRITES.has(method)) attempt.maybeApplied = true;
       attempt.last = error.message;
       // The dead node is the last to know; its peers or the coordinator may already.
       await this.#refreshRoutes(route.members.filter((member) => member !== node));
@@ -289,6 +314,12 @@ export class KvClient implements Kv {
     const remainingMs = Math.max(0, deadlineMs - this.#env.monotonicMs());
     const waitMs = Math.min(remainingMs, ceiling * (0.5 + this.#env.random() / 2));
     await this.#env.sleep(waitMs, signal);
+  }
+
+  #checkTogether(rows: readonly string[], { gid }: Route): void {
+    const apart = rows.find((row) => this.#routeOf(row)?.gid !== gid);
+    if (apart === undefined) return;
+    throw new KvError("invalid_request", `Rows "${rows[0]}" and "${apart}" lie in several groups`);
   }
 
   #routeOf(row: string): Route | undefined {

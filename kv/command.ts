@@ -12,22 +12,36 @@ import type { Epoch } from "../proto/ids.ts";
 import { isBlobRef } from "./cell_store.ts";
 import type { LogRowOp, LogValue } from "./row_op.ts";
 
+/** What a client asks of a group, in the form that is logged. */
+export type LogRequest =
+  | { readonly kind: "rowOp"; readonly op: LogRowOp }
+  /** Distinct rows; all or none. */
+  | { readonly kind: "multiRow"; readonly ops: readonly LogRowOp[] };
+
 export type Command =
   | { readonly kind: "epochStart"; readonly reign: Epoch; readonly timeMs: number }
-  | {
-    readonly kind: "rowOp";
-    readonly stamp: RequestStamp;
-    readonly timeMs: number;
-    readonly op: LogRowOp;
-  };
+  | LogRequest & { readonly stamp: RequestStamp; readonly timeMs: number };
+
+/** The row operations that a command or request consists of. */
+export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
+  switch (command.kind) {
+    case "rowOp":
+      return [command.op];
+    case "multiRow":
+      return command.ops;
+    case "epochStart":
+      return [];
+  }
+}
 
 /** The files that a command's large values lie in. */
 export function blobsOf(command: Command): { blob: string; size: number }[] {
-  if (command.kind !== "rowOp") return [];
   const blobs: { blob: string; size: number }[] = [];
-  for (const part of command.op.mutations) {
-    if ("value" in part && isBlobRef(part.value.value)) {
-      blobs.push({ blob: part.value.value.blob, size: part.value.size });
+  for (const op of rowOpsOf(command)) {
+    for (const part of op.mutations) {
+      if ("value" in part && isBlobRef(part.value.value)) {
+        blobs.push({ blob: part.value.value.blob, size: part.value.size });
+      }
     }
   }
   return blobs;
@@ -35,9 +49,7 @@ export function blobsOf(command: Command): { blob: string; size: number }[] {
 
 export function encodeCommand(command: Command): Uint8Array {
   const inline: Uint8Array[] = [];
-  const head: CommandHead = command.kind === "rowOp"
-    ? { ...command, op: headOf(command.op, inline) }
-    : command;
+  const head = commandHead(command, inline);
   const json = encoder.encode(JSON.stringify(head));
   let length = 4 + json.length;
   for (const bytes of inline) length += bytes.length;
@@ -61,9 +73,25 @@ export function decodeCommand(payload: Uint8Array): Command {
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
   const jsonEnd = 4 + view.getUint32(0, true);
   const head = CommandHead.parse(JSON.parse(decoder.decode(payload.subarray(4, jsonEnd))));
-  return head.kind === "rowOp"
-    ? { ...head, op: attachValues(head.op, payload.subarray(jsonEnd)) }
-    : head;
+  switch (head.kind) {
+    case "rowOp":
+      return { ...head, op: attachValues(head.op, payload.subarray(jsonEnd)) };
+    case "multiRow":
+      return { ...head, ops: attachAllValues(head.ops, payload.subarray(jsonEnd)) };
+    case "epochStart":
+      return head;
+  }
+}
+
+function commandHead(command: Command, inline: Uint8Array[]): CommandHead {
+  switch (command.kind) {
+    case "rowOp":
+      return { ...command, op: headOf(command.op, inline) };
+    case "multiRow":
+      return { ...command, ops: command.ops.map((op) => headOf(op, inline)) };
+    case "epochStart":
+      return command;
+  }
 }
 
 /** The JSON form of an operation; the bytes of its inline values are pushed to `inline` in order. */
@@ -87,6 +115,11 @@ export function headOf(op: LogRowOp, inline: Uint8Array[]): RowOpHead {
 
 /** The inverse of `headOf`: values become views into `bytes`. */
 export function attachValues(head: RowOpHead, bytes: Uint8Array): LogRowOp {
+  return attachAllValues([head], bytes)[0]!;
+}
+
+/** The same for several operations whose values lie one behind the other. */
+export function attachAllValues(heads: readonly RowOpHead[], bytes: Uint8Array): LogRowOp[] {
   let offset = 0;
   const attach = (value: ValueHead): LogValue => {
     const { size, crc, blob } = value;
@@ -96,7 +129,7 @@ export function attachValues(head: RowOpHead, bytes: Uint8Array): LogRowOp {
     offset += size;
     return { size, crc, value: view };
   };
-  return {
+  return heads.map((head) => ({
     row: head.row,
     conditions: head.conditions.map((part) =>
       part.is === "value" ? { ...part, value: attach(part.value) } : part
@@ -104,7 +137,7 @@ export function attachValues(head: RowOpHead, bytes: Uint8Array): LogRowOp {
     mutations: head.mutations.map((part) =>
       "value" in part ? { ...part, value: attach(part.value) } : part
     ),
-  };
+  }));
 }
 
 const encoder = new TextEncoder();

@@ -24,7 +24,12 @@ export const OUTSTANDING_MAX = 256;
 
 const SavedOutcome = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("applied"), version: Version, numbers: z.array(z.number()) }),
-  z.object({ kind: z.literal("refused"), conditionIndex: z.int(), version: Version }),
+  z.object({
+    kind: z.literal("refused"),
+    opIndex: z.int(),
+    conditionIndex: z.int(),
+    version: Version,
+  }),
   z.object({
     kind: z.literal("failed"),
     code: z.enum(["row_too_large", "invalid_request"]),

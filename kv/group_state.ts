@@ -9,11 +9,19 @@ import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { type Lsn, lsn as toLsn, version } from "../proto/ids.ts";
 import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
-import type { Command } from "./command.ts";
+import { type Command, rowOpsOf } from "./command.ts";
 import { Completions, RECORD_LIFE_MS, SavedCompletions } from "./completions.ts";
 import { invariant } from "./invariant.ts";
 import { mutated } from "./mutant.ts";
-import { cellBytes, evaluateRowOp, type RowOutcome } from "./row_op.ts";
+import {
+  cellBytes,
+  evaluateRowOp,
+  firstRefusal,
+  type LogRowOp,
+  type RowChanges,
+  type RowOutcome,
+  stageRowOp,
+} from "./row_op.ts";
 
 /** Everything but the cells, as it is saved with a checkpoint. */
 export const SavedGroupState = z.object({
@@ -121,26 +129,41 @@ export class GroupState {
     if (lsn % FORGET_EVERY === 0) this.#completions.forgetBefore(this.#timeMs - RECORD_LIFE_MS);
     if (command.kind === "epochStart") return null;
     // Two copies of one request can reach the log while the first is not applied yet.
-    const { op } = command;
     const executeAgain = mutated("copy-in-log-executed") ||
-      mutated("condition-checked-again") && op.conditions.length > 0;
+      mutated("condition-checked-again") &&
+        rowOpsOf(command).some((op) => op.conditions.length > 0);
     const known = executeAgain ? undefined : this.#completions.find(command.stamp);
     if (known === "forgotten") return null;
     if (known !== undefined) return known;
-    const size = this.#rowSize(op.row);
-    const { outcome, changes } = evaluateRowOp(this.store, op, {
-      at: version(lsn),
-      rowBytes: size.bytes,
-      rowBytesMax: this.#rowBytesMax,
-    });
-    if (changes !== null) {
-      for (const [column, cell] of changes.cells) this.#replace(op.row, column, cell);
-      this.#resizeRow(op.row, size, changes);
-    }
+    const outcome = command.kind === "rowOp"
+      ? this.#applyRowOp(command.op, lsn)
+      : this.#applyMultiRow(command.ops, lsn);
     if (!mutated("completion-not-recorded")) {
       this.#completions.record(command.stamp, outcome, this.#timeMs);
     }
     return outcome;
+  }
+
+  #applyRowOp(op: LogRowOp, lsn: Lsn): RowOutcome {
+    const { outcome, changes } = evaluateRowOp(this.store, op, this.#limitsOf(op.row, lsn));
+    if (changes !== null) this.#change(op.row, changes);
+    return outcome;
+  }
+
+  /** Everything is evaluated before anything changes; the rows are distinct. */
+  #applyMultiRow(ops: readonly LogRowOp[], lsn: Lsn): RowOutcome {
+    const refused = firstRefusal(this.store, ops);
+    if (refused !== null) return refused;
+    const staged: [row: string, changes: RowChanges][] = [];
+    const numbers: number[] = [];
+    for (const op of ops) {
+      const { outcome, changes } = stageRowOp(this.store, op, this.#limitsOf(op.row, lsn));
+      if (outcome.kind !== "applied") return outcome;
+      numbers.push(...outcome.numbers);
+      if (changes !== null) staged.push([op.row, changes]);
+    }
+    for (const [row, changes] of staged) this.#change(row, changes);
+    return { kind: "applied", version: version(lsn), numbers };
   }
 
   /** Files of values that the state no longer mentions, since the last call. */
@@ -148,6 +171,17 @@ export class GroupState {
     const freed = this.#freedBlobs;
     if (freed.length > 0) this.#freedBlobs = [];
     return freed;
+  }
+
+  #limitsOf(row: string, lsn: Lsn) {
+    const rowBytes = this.#rowSize(row).bytes;
+    return { at: version(lsn), rowBytes, rowBytesMax: this.#rowBytesMax };
+  }
+
+  #change(row: string, changes: RowChanges): void {
+    const size = this.#rowSize(row);
+    for (const [column, cell] of changes.cells) this.#replace(row, column, cell);
+    this.#resizeRow(row, size, changes);
   }
 
   #replace(row: string, column: string, cell: StoredCell | null): void {
@@ -182,6 +216,7 @@ export class GroupState {
         size.bytes += cellBytes(cell.column, cell);
         size.cells += 1;
       }
+      if (size.bytes <= LARGE_ROW_BYTES) this.#keepRowSize(row, size);
     }
     return size;
   }
@@ -200,12 +235,13 @@ export class GroupState {
     this.#rowSizes.delete(row);
     this.#largeRows.delete(row);
     if (next.bytes > LARGE_ROW_BYTES) this.#largeRows.set(row, next);
-    else {
-      this.#rowSizes.set(row, next);
-      if (this.#rowSizes.size > ROW_SIZES_MAX) {
-        const oldest = this.#rowSizes.keys().next();
-        if (!oldest.done) this.#rowSizes.delete(oldest.value);
-      }
-    }
+    else this.#keepRowSize(row, next);
+  }
+
+  #keepRowSize(row: string, size: RowSize): void {
+    this.#rowSizes.set(row, size);
+    if (this.#rowSizes.size <= ROW_SIZES_MAX) return;
+    const oldest = this.#rowSizes.keys().next();
+    if (!oldest.done) this.#rowSizes.delete(oldest.value);
   }
 }

@@ -2,8 +2,8 @@
  * The store as its users see it: rows of columns, each cell with a value and a version.
  *
  * Promises: an operation on one row is atomic, linearizable and, with the retries of the client,
- * executed exactly once; what was acknowledged survives any single dead machine. Not promised:
- * atomicity over several rows.
+ * executed exactly once; what was acknowledged survives any single dead machine. The same holds for
+ * an operation on several rows of one replica group.
  *
  * `KvClient` (client.ts) speaks to a cluster; `MemoryKv` (memory_kv.ts) runs the same rules in one
  * process for tests. Rows sort by the bytes of their UTF-8, and so do the columns of a row.
@@ -18,6 +18,12 @@ export const INLINE_BYTES_MAX = 64 * 1024;
 export const MUTATIONS_MAX = 256;
 /** All values of one row operation together. */
 export const OPERATION_BYTES_MAX = 4 * 1024 * 1024 + 256 * 1024;
+/** Rows of one transaction. Its values together are held to OPERATION_BYTES_MAX as well. */
+export const ROWS_MAX = 64;
+/** Conditions and mutations of all rows of one transaction. */
+export const TRANSACTION_PARTS_MAX = 1024;
+/** Bytes of all names of rows and columns in one transaction: they travel in one line. */
+export const TRANSACTION_KEY_BYTES_MAX = 128 * 1024;
 /** The most cells a page can hold. */
 export const PAGE_CELLS_MAX = 1000;
 
@@ -133,6 +139,23 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
 }
 
+/** What became of `transact`. */
+export type TransactResult =
+  | {
+    readonly applied: true;
+    /** One for each operation, in their order. */
+    readonly results: readonly { readonly version: Version; readonly numbers: readonly number[] }[];
+  }
+  | {
+    readonly applied: false;
+    /** A condition that did not hold: which operation's, and which of its conditions. */
+    readonly opIndex: number;
+    readonly row: string;
+    readonly conditionIndex: number;
+    /** Version of that condition's column now; 0 when it does not exist. */
+    readonly version: Version;
+  };
+
 /** All methods throw `KvError`; see errors.ts for what each code says about a write. */
 export interface Kv {
   get(row: string, column: string, options?: CallOptions): Promise<FullCell | null>;
@@ -142,6 +165,12 @@ export interface Kv {
   scan(options: ScanOptions & CallOptions): Promise<ScanPage>;
   /** The primitive: checks all conditions, then applies all mutations, atomically. */
   apply(op: RowOp, options?: CallOptions): Promise<RowResult>;
+  /**
+   * The same for up to ROWS_MAX different rows: checks all conditions of all of them, then applies
+   * all mutations, or none. An operation without mutations only has to hold. The rows have to lie
+   * in one replica group.
+   */
+  transact(ops: readonly RowOp[], options?: CallOptions): Promise<TransactResult>;
 }
 
 const encoder = new TextEncoder();

@@ -10,6 +10,9 @@ import {
   MUTATIONS_MAX,
   OPERATION_BYTES_MAX,
   type RowOp,
+  ROWS_MAX,
+  TRANSACTION_KEY_BYTES_MAX,
+  TRANSACTION_PARTS_MAX,
   VALUE_BYTES_MAX,
 } from "./kv.ts";
 
@@ -18,6 +21,11 @@ export function checkRowOp(op: RowOp): void {
   checkKey("row", op.row);
   const conditions = op.conditions ?? [];
   if (op.mutations.length === 0) refuse("An operation needs at least one mutation");
+  checkParts(op, conditions);
+}
+
+/** Returns the bytes of all values. */
+function checkParts(op: RowOp, conditions: readonly Condition[]): number {
   if (op.mutations.length > MUTATIONS_MAX || conditions.length > MUTATIONS_MAX) {
     refuse(
       `An operation has at most ${MUTATIONS_MAX} conditions and ${MUTATIONS_MAX} mutations, not ` +
@@ -29,7 +37,60 @@ export function checkRowOp(op: RowOp): void {
   if (bytes > OPERATION_BYTES_MAX) {
     refuse(`An operation carries at most ${OPERATION_BYTES_MAX} bytes of values, not ${bytes}`);
   }
+  return bytes;
 }
+
+/** @throws {KvError} `invalid_request`, naming the first thing that breaks a limit */
+export function checkTransaction(ops: readonly RowOp[]): void {
+  checkRows(ops);
+  let parts = 0, valueBytes = 0, keyBytes = 0;
+  for (const op of ops) {
+    const conditions = op.conditions ?? [];
+    if (op.mutations.length + conditions.length === 0) {
+      refuse(`The operation on row "${op.row}" has neither conditions nor mutations`);
+    }
+    valueBytes += checkParts(op, conditions);
+    parts += conditions.length + op.mutations.length;
+    keyBytes += utf8Bytes(op.row);
+    for (const part of [...conditions, ...op.mutations]) keyBytes += keyBytesOf(part);
+  }
+  if (parts > TRANSACTION_PARTS_MAX) {
+    refuse(
+      `A transaction has at most ${TRANSACTION_PARTS_MAX} conditions and mutations, not ${parts}`,
+    );
+  }
+  if (valueBytes > OPERATION_BYTES_MAX) {
+    refuse(
+      `A transaction carries at most ${OPERATION_BYTES_MAX} bytes of values, not ${valueBytes}`,
+    );
+  }
+  if (keyBytes > TRANSACTION_KEY_BYTES_MAX) {
+    refuse(
+      `A transaction's rows and columns have at most ${TRANSACTION_KEY_BYTES_MAX} bytes of names, ` +
+        `not ${keyBytes}`,
+    );
+  }
+}
+
+/** @throws {KvError} `invalid_request` unless these are 1 to ROWS_MAX different rows */
+export function checkRows(ops: readonly { readonly row: string }[]): void {
+  if (ops.length === 0 || ops.length > ROWS_MAX) {
+    refuse(`A transaction has 1 to ${ROWS_MAX} rows, not ${ops.length}`);
+  }
+  const rows = new Set<string>();
+  for (const { row } of ops) {
+    checkKey("row", row);
+    if (rows.has(row)) refuse(`A transaction has one operation for each row, not two for "${row}"`);
+    rows.add(row);
+  }
+}
+
+function keyBytesOf(part: Condition | Mutation): number {
+  if ("column" in part) return utf8Bytes(part.column);
+  return ("counter" in part ? utf8Bytes(part.counter) : 0) + utf8Bytes(part.prefix);
+}
+
+const utf8Bytes = (key: string) => encoder.encode(key).length;
 
 /** Returns the bytes of the part's value. */
 function checkPart(part: Condition | Mutation): number {

@@ -4,7 +4,7 @@ import type { RowOp } from "./kv.ts";
 import { INLINE_BYTES_MAX } from "./kv.ts";
 import type { LogRowOp, LogValue, RowOutcome } from "./row_op.ts";
 import { KvError } from "./errors.ts";
-import type { RowResult } from "./kv.ts";
+import type { RowResult, TransactResult } from "./kv.ts";
 
 /**
  * Gives every value its checksum. A value above INLINE_BYTES_MAX is handed to `storeBlob`, which
@@ -38,6 +38,31 @@ export function toRowResult(outcome: RowOutcome): RowResult {
     case "refused": {
       const { conditionIndex, version } = outcome;
       return { applied: false, conditionIndex, version };
+    }
+    case "failed":
+      throw new KvError(outcome.code, outcome.message);
+  }
+}
+
+/**
+ * The outcome of several rows' operations that were applied as one entry.
+ *
+ * @throws {KvError} when the transaction failed as a whole
+ */
+export function toTransactResult(ops: readonly RowOp[], outcome: RowOutcome): TransactResult {
+  switch (outcome.kind) {
+    case "applied": {
+      let taken = 0;
+      const results = ops.map((op) => {
+        const count = op.mutations.filter(({ kind }) => kind === "add" || kind === "append").length;
+        const numbers = outcome.numbers.slice(taken, taken += count);
+        return { version: outcome.version, numbers };
+      });
+      return { applied: true, results };
+    }
+    case "refused": {
+      const { opIndex, conditionIndex, version } = outcome;
+      return { applied: false, opIndex, row: ops[opIndex]!.row, conditionIndex, version };
     }
     case "failed":
       throw new KvError(outcome.code, outcome.message);

@@ -19,17 +19,22 @@ import {
   type RowResult,
   type ScanOptions,
   type ScanPage,
+  type TransactResult,
 } from "./kv.ts";
-import { checkKey, checkRowOp } from "./limits.ts";
-import { toLogRowOp, toRowResult } from "./log_value.ts";
+import { checkKey, checkRowOp, checkTransaction } from "./limits.ts";
+import type { LogRequest } from "./command.ts";
+import { toLogRowOp, toRowResult, toTransactResult } from "./log_value.ts";
 import { MemoryCellStore } from "./memory_cell_store.ts";
 import { readRowPage, readScanPage } from "./pages.ts";
+import type { RowOutcome } from "./row_op.ts";
 
 export interface MemoryKvOptions {
   readonly rowBytesMax?: number;
-  readonly beforeCall?: (call: "get" | "getRow" | "scan" | "apply", row: string) =>
-    | void
-    | Promise<void>;
+  /** Of a transaction, `row` is the first row. */
+  readonly beforeCall?: (
+    call: "get" | "getRow" | "scan" | "apply" | "transact",
+    row: string,
+  ) => void | Promise<void>;
 }
 
 export class MemoryKv implements Kv {
@@ -71,14 +76,23 @@ export class MemoryKv implements Kv {
   async apply(op: RowOp): Promise<RowResult> {
     checkRowOp(op);
     await this.#beforeCall("apply", op.row);
+    return toRowResult(this.#request({ kind: "rowOp", op: toLogRowOp(copyValues(op)) }));
+  }
+
+  async transact(ops: readonly RowOp[]): Promise<TransactResult> {
+    checkTransaction(ops);
+    await this.#beforeCall("transact", ops[0]!.row);
+    const logged = ops.map((op) => toLogRowOp(copyValues(op)));
+    return toTransactResult(ops, this.#request({ kind: "multiRow", ops: logged }));
+  }
+
+  #request(request: LogRequest): RowOutcome {
     const seq = ++this.#lastSeq;
     const stamp = { clientId: "memory-kv", seq, firstIncomplete: seq, issuedMs: 0 };
-    const outcome = this.#state.apply(
-      { kind: "rowOp", stamp, timeMs: 0, op: toLogRowOp(copyValues(op)) },
-      lsn(this.#state.appliedLsn + 1),
-    );
-    if (outcome === null) throw new Error("a row operation always has an outcome");
-    return toRowResult(outcome);
+    const command = { ...request, stamp, timeMs: 0 };
+    const outcome = this.#state.apply(command, lsn(this.#state.appliedLsn + 1));
+    if (outcome === null) throw new Error("a request always has an outcome");
+    return outcome;
   }
 }
 

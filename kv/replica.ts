@@ -50,7 +50,7 @@ import type {
   SnapshotOffer,
 } from "../proto/replication.ts";
 import type { RequestStamp } from "../proto/command.ts";
-import { type Command, encodeCommand } from "./command.ts";
+import { type Command, encodeCommand, type LogRequest, rowOpsOf } from "./command.ts";
 import { OUTSTANDING_MAX, REQUEST_AGE_MAX_MS, REQUEST_EARLY_MAX_MS } from "./completions.ts";
 import type { KvErrorCode } from "./errors.ts";
 import type { GroupState } from "./group_state.ts";
@@ -58,7 +58,7 @@ import { invariant } from "./invariant.ts";
 import { mutated } from "./mutant.ts";
 import { PeerProgress } from "./peer_progress.ts";
 import { commonPosition, entryBytes, type LogEntry, type ReplicaLog } from "./replica_log.ts";
-import type { LogRowOp, RowOutcome } from "./row_op.ts";
+import type { RowOutcome } from "./row_op.ts";
 
 export interface ReplicaTiming {
   readonly heartbeatMs: number;
@@ -79,7 +79,13 @@ export interface Self {
 /** Something that happened to this replica. */
 export type Input =
   | { kind: "tick" }
-  | { kind: "request"; requestId: number; stamp: RequestStamp; op: LogRowOp; wallMs: number }
+  | {
+    kind: "request";
+    requestId: number;
+    stamp: RequestStamp;
+    request: LogRequest;
+    wallMs: number;
+  }
   | { kind: "read"; readId: number }
   /** Send and write what has gathered; the shell calls it once a turn. */
   | { kind: "flush" }
@@ -397,7 +403,8 @@ export class Replica {
     }
     // Completion records are only complete once everything of former reigns is applied.
     const key = `${stamp.clientId}/${stamp.seq}`;
-    const known = mutated("condition-checked-again") && input.op.conditions.length > 0
+    const known = mutated("condition-checked-again") &&
+        rowOpsOf(input.request).some((op) => op.conditions.length > 0)
       ? undefined
       : this.#state.completions.find(stamp);
     if (known === "forgotten") {
@@ -435,7 +442,7 @@ export class Replica {
     if (stamp.seq - stamp.firstIncomplete >= OUTSTANDING_MAX) {
       return refuse("busy", `A client may have ${OUTSTANDING_MAX} requests under way`);
     }
-    const entry = this.#appendOwn({ kind: "rowOp", stamp, timeMs, op: input.op });
+    const entry = this.#appendOwn({ ...input.request, stamp, timeMs });
     this.#waiting.set(entry.lsn, [requestId]);
     this.#inProgress.set(key, entry.lsn);
     this.#uncommittedBytes += entryBytes(entry);
@@ -947,7 +954,7 @@ export class Replica {
 
   #answerRequests(entry: LogEntry, outcome: RowOutcome | null): void {
     const waiting = this.#waiting.get(entry.lsn);
-    if (entry.command.kind === "rowOp") {
+    if ("stamp" in entry.command) {
       const { clientId, seq } = entry.command.stamp;
       this.#inProgress.delete(`${clientId}/${seq}`);
     }

@@ -5,7 +5,7 @@
  */
 import { type Epoch, epoch as toEpoch, type Lsn, lsn as toLsn } from "../proto/ids.ts";
 import type { EpochHistory } from "../proto/replication.ts";
-import type { Command } from "./command.ts";
+import { blobsOf, type Command } from "./command.ts";
 import { invariant } from "./invariant.ts";
 
 export interface LogEntry {
@@ -141,10 +141,7 @@ export class ReplicaLog {
 /** Bytes that sending the entry costs, the files that it mentions included. */
 export function entryBytes(entry: LogEntry): number {
   let bytes = entry.payload.length;
-  if (entry.command.kind !== "rowOp") return bytes;
-  for (const part of entry.command.op.mutations) {
-    if ("value" in part && !(part.value.value instanceof Uint8Array)) bytes += part.value.size;
-  }
+  for (const { size } of blobsOf(entry.command)) bytes += size;
   return bytes;
 }
 

@@ -44,7 +44,13 @@ export interface LogRowOp {
 /** The answer that is recorded and sent; `failed` says why nothing was applied. */
 export type RowOutcome =
   | { readonly kind: "applied"; readonly version: Version; readonly numbers: readonly number[] }
-  | { readonly kind: "refused"; readonly conditionIndex: number; readonly version: Version }
+  | {
+    readonly kind: "refused";
+    /** Which of several rows' operations; 0 when there is only one. */
+    readonly opIndex: number;
+    readonly conditionIndex: number;
+    readonly version: Version;
+  }
   | {
     readonly kind: "failed";
     readonly code: "row_too_large" | "invalid_request";
@@ -77,15 +83,31 @@ export function evaluateRowOp(
   op: LogRowOp,
   limits: { at: Version; rowBytes: number; rowBytesMax: number },
 ): { outcome: RowOutcome; changes: RowChanges | null } {
-  for (const [conditionIndex, condition] of op.conditions.entries()) {
-    const cell = store.get(op.row, condition.column);
-    if (!holds(condition, cell)) {
-      return {
-        outcome: { kind: "refused", conditionIndex, version: cell?.version ?? toVersion(0) },
-        changes: null,
-      };
+  const refused = firstRefusal(store, [op]);
+  return refused !== null ? { outcome: refused, changes: null } : stageRowOp(store, op, limits);
+}
+
+/** The first condition of several rows' operations that does not hold. */
+export function firstRefusal(
+  store: CellStore,
+  ops: readonly LogRowOp[],
+): RowOutcome & { kind: "refused" } | null {
+  for (const [opIndex, { row, conditions }] of ops.entries()) {
+    for (const [conditionIndex, condition] of conditions.entries()) {
+      const cell = store.get(row, condition.column);
+      if (holds(condition, cell)) continue;
+      return { kind: "refused", opIndex, conditionIndex, version: cell?.version ?? toVersion(0) };
     }
   }
+  return null;
+}
+
+/** What the mutations would do to the row, the conditions left aside. */
+export function stageRowOp(
+  store: CellStore,
+  op: LogRowOp,
+  limits: { at: Version; rowBytes: number; rowBytesMax: number },
+): { outcome: RowOutcome; changes: RowChanges | null } {
   const staged = new StagedRow(store, op.row, limits.at);
   const numbers: number[] = [];
   for (const mutation of op.mutations) {

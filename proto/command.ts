@@ -60,10 +60,21 @@ export const RowOpHead = z.object({
 });
 export type RowOpHead = z.infer<typeof RowOpHead>;
 
+/** A row's part in an operation on several rows. Without mutations it only has to hold. */
+export const RowPartHead = RowOpHead.extend({ mutations: z.array(MutationHead).max(256) });
+export const RowPartHeads = z.array(RowPartHead).min(1).max(64);
+
 export const CommandHead = z.discriminatedUnion("kind", [
   /** A new primary's first entry: everything before it is decided once this commits. */
   z.object({ kind: z.literal("epochStart"), reign: Epoch, timeMs: z.int() }),
   /** `timeMs` never goes back along a log: it is the group's own clock. */
   z.object({ kind: z.literal("rowOp"), stamp: RequestStamp, timeMs: z.int(), op: RowOpHead }),
+  /** All rows or none: the conditions of all of them first, then the mutations of all of them. */
+  z.object({
+    kind: z.literal("multiRow"),
+    stamp: RequestStamp,
+    timeMs: z.int(),
+    ops: RowPartHeads,
+  }),
 ]);
 export type CommandHead = z.infer<typeof CommandHead>;

@@ -1,6 +1,6 @@
 /** client → backend: operations on rows. Values follow the line as raw bytes, in order of mention. */
 import { z } from "zod";
-import { RequestStamp, RowOpHead } from "./command.ts";
+import { RequestStamp, RowOpHead, RowPartHeads } from "./command.ts";
 import { Epoch, GroupId, Lsn, NodeId, Version } from "./ids.ts";
 import { method } from "./rpc.ts";
 import { RouteTable } from "./routes.ts";
@@ -16,13 +16,22 @@ const target = {
 export const ApplyRequest = z.object({ ...target, stamp: RequestStamp, op: RowOpHead });
 export const ApplyReply = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("applied"), version: Version, numbers: z.array(z.number()) }),
-  z.object({ kind: z.literal("refused"), conditionIndex: z.int(), version: Version }),
+  z.object({
+    kind: z.literal("refused"),
+    /** Which operation of several; 0 for one. */
+    opIndex: z.int().nonnegative(),
+    conditionIndex: z.int().nonnegative(),
+    version: Version,
+  }),
   z.object({
     kind: z.literal("failed"),
     code: z.enum(["row_too_large", "invalid_request"]),
     message: z.string(),
   }),
 ]);
+
+/** Distinct rows of one group. `numbers` of the reply are those of all operations, in order. */
+export const MultiRowRequest = z.object({ ...target, stamp: RequestStamp, ops: RowPartHeads });
 
 const CellHead = z.object({
   column: z.string(),
@@ -109,6 +118,8 @@ export const DigestReply = z.object({
 export const kvConversation = {
   /** Answered once the operation is on the disk of every member in sync. */
   apply: method(ApplyRequest, ApplyReply),
+  /** Several rows at once, all or none; `wrong_tablet` unless this group has all of them. */
+  multiRow: method(MultiRowRequest, ApplyReply),
   get: method(GetRequest, GetReply),
   getRow: method(GetRowRequest, GetRowReply),
   scan: method(ScanRequest, ScanReply),

@@ -11,13 +11,13 @@ import type { BlobStore } from "../kv/disk/blob_store.ts";
 import { isDiskFull } from "../kv/disk/disk.ts";
 import type { Wal, WalRecord } from "../kv/disk/wal.ts";
 import type { CheckpointedStore } from "../kv/cell_store.ts";
-import { blobsOf, decodeCommand } from "../kv/command.ts";
+import { blobsOf, decodeCommand, type LogRequest } from "../kv/command.ts";
 import { type Env, freshId } from "../kv/env.ts";
 import { GroupState, SavedGroupState } from "../kv/group_state.ts";
 import { mutated } from "../kv/mutant.ts";
 import { type Effect, type Input, type LogRecord, Replica, type Self } from "../kv/replica.ts";
 import type { LogEntry } from "../kv/replica_log.ts";
-import type { LogRowOp, RowOutcome } from "../kv/row_op.ts";
+import type { RowOutcome } from "../kv/row_op.ts";
 import type { RequestStamp } from "../proto/command.ts";
 import { coordinatorConversation, type GroupReport } from "../proto/control.ts";
 import { type GroupId, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
@@ -125,12 +125,12 @@ export class GroupShell {
   // ------------------------------------------------------------------------------ requests
 
   /** Resolves once the operation is committed; rejects as proto/kv_wire.ts says. */
-  apply(stamp: RequestStamp, op: LogRowOp): Promise<RowOutcome> {
+  apply(stamp: RequestStamp, request: LogRequest): Promise<RowOutcome> {
     const requestId = ++this.#lastId;
     const waiting = Promise.withResolvers<RowOutcome>();
     this.#requests.set(requestId, waiting);
     this.writeCount += 1;
-    this.feed({ kind: "request", requestId, stamp, op, wallMs: this.#env.wallMs() });
+    this.feed({ kind: "request", requestId, stamp, request, wallMs: this.#env.wallMs() });
     return waiting.promise;
   }
 

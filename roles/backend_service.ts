@@ -4,16 +4,17 @@
  */
 import { crc32 } from "node:zlib";
 import { isBlobRef, type StoredCell } from "../kv/cell_store.ts";
-import { attachValues } from "../kv/command.ts";
+import { attachAllValues, type LogRequest } from "../kv/command.ts";
 import { CorruptionError, KvError } from "../kv/errors.ts";
 import { type Env, freshId } from "../kv/env.ts";
 import { inRange } from "../kv/key_order.ts";
-import { INLINE_BYTES_MAX, VALUE_BYTES_MAX } from "../kv/kv.ts";
-import { checkKey } from "../kv/limits.ts";
+import { INLINE_BYTES_MAX, OPERATION_BYTES_MAX, VALUE_BYTES_MAX } from "../kv/kv.ts";
+import { checkRows } from "../kv/limits.ts";
 import { readRowPage, readScanPage } from "../kv/pages.ts";
 import type { LogMutation, LogRowOp, LogValue } from "../kv/row_op.ts";
 import type { GroupPlan } from "../proto/cluster_config.ts";
 import { type GroupId, groupId, type NodeId } from "../proto/ids.ts";
+import type { RequestStamp, RowOpHead } from "../proto/command.ts";
 import { kvConversation } from "../proto/kv_wire.ts";
 import type { RouteTable } from "../proto/routes.ts";
 import type { GroupShell } from "./backend_group.ts";
@@ -58,7 +59,20 @@ export class BackendService {
       const group = this.#groupOf(body.gid, body.op.row);
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "apply", body, payload);
-      return this.#apply(group, body, payload);
+      return this.#write(group, body.stamp, { ops: [body.op], payload }, ([op]) => {
+        return { kind: "rowOp", op: op! };
+      });
+    },
+    multiRow: (body, payload) => {
+      this.requestCount += 1;
+      checkRows(body.ops);
+      const group = this.#groupOf(body.gid, body.ops[0]!.row);
+      for (const { row } of body.ops) this.#groupOf(body.gid, row);
+      const away = this.#elsewhere(group, body.hops);
+      if (away !== null) return this.#forward(away, "multiRow", body, payload);
+      return this.#write(group, body.stamp, { ops: body.ops, payload }, (ops) => {
+        return { kind: "multiRow", ops };
+      });
     },
     get: async (body, payload) => {
       this.requestCount += 1;
@@ -141,7 +155,7 @@ export class BackendService {
     return primary;
   }
 
-  async #forward<Name extends "apply" | "get" | "getRow" | "scan">(
+  async #forward<Name extends "apply" | "multiRow" | "get" | "getRow" | "scan">(
     to: NodeId,
     name: Name,
     body: Parameters<KvHandlers[Name]>[0],
@@ -171,41 +185,53 @@ export class BackendService {
 
   // ------------------------------------------------------------------------------- writes
 
-  async #apply(
+  async #write(
     group: GroupShell,
-    body: Parameters<KvHandlers["apply"]>[0],
-    payload: Uint8Array,
+    stamp: RequestStamp,
+    { ops: heads, payload }: { ops: readonly RowOpHead[]; payload: Uint8Array },
+    requestOf: (ops: LogRowOp[]) => LogRequest,
   ) {
-    checkKey("row", body.op.row);
+    checkRows(heads);
     const large = payload.length > INLINE_BYTES_MAX ? payload.length : 0;
     if (large > 0 && this.#largeBytes + large > this.#options.ioBufferBytes) {
       throw new KvError("busy", `${this.#largeBytes} bytes of large values are under way already`);
     }
     this.#largeBytes += large;
     try {
-      const op = this.#keepLargeValues(attachValues(body.op, payload));
-      const outcome = await group.apply(body.stamp, op);
+      const ops = this.#keepLargeValues(attachAllValues(heads, payload));
+      const outcome = await group.apply(stamp, requestOf(ops));
       return outcome.kind === "applied" ? { ...outcome, numbers: [...outcome.numbers] } : outcome;
     } finally {
       this.#largeBytes -= large;
     }
   }
 
-  /** Checks every value against its checksum and starts writing large ones to files. */
-  #keepLargeValues(op: LogRowOp): LogRowOp {
+  /** Checks every value against its checksum, then starts writing large ones to files. */
+  #keepLargeValues(ops: readonly LogRowOp[]): LogRowOp[] {
+    let bytes = 0;
+    for (const { conditions, mutations } of ops) {
+      for (const part of [...conditions, ...mutations]) {
+        if ("value" in part) bytes += this.#checked(part.value).size;
+      }
+    }
+    if (bytes > OPERATION_BYTES_MAX) {
+      const message = `A request carries at most ${OPERATION_BYTES_MAX} bytes of values`;
+      throw new KvError("invalid_request", message);
+    }
+    return ops.map((op) => this.#withFiles(op));
+  }
+
+  #withFiles(op: LogRowOp): LogRowOp {
     let changed = false;
     const mutations = op.mutations.map((mutation): LogMutation => {
       if (!("value" in mutation)) return mutation;
-      const value = this.#checked(mutation.value);
+      const { value } = mutation;
       if (value.size <= INLINE_BYTES_MAX || !(value.value instanceof Uint8Array)) return mutation;
       changed = true;
       const blob = freshId(this.#options.env);
       this.#options.intake.add(blob, value.value);
       return { ...mutation, value: { ...value, value: { blob } } };
     });
-    for (const condition of op.conditions) {
-      if (condition.is === "value") this.#checked(condition.value);
-    }
     return changed ? { ...op, mutations } : op;
   }
 

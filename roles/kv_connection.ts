@@ -54,7 +54,7 @@ export class RpcTransport implements KvTransport {
     const peer = this.#peers.of("backend", node, bytes > BULK_BYTES ? "bulk" : "control");
     try {
       // The body is what the client of this conversation composed; the server parses it.
-      // deno-lint-ignore no-explicit-any -- one call site for four methods
+      // deno-lint-ignore no-explicit-any -- one call site for all methods
       return await peer.call(kvConversation, method, body as any, payload, options);
     } catch (error) {
       if (error instanceof KvError || options.signal?.aborted) throw error;

@@ -169,3 +169,19 @@ Deno.test("KvClient refuses what breaks a limit before anything is sent", async 
   for (const op of bad) assert.equal(await codeOf(client.apply(op)), "invalid_request");
   assert.equal(calls.length, 0);
 });
+
+Deno.test("KvClient repeats a write of several rows under one stamp, and says when nobody knows", async () => {
+  const ops: RowOp[] = [PUT, { ...PUT, row: "s" }];
+  const { client, calls } = clientOf((call, count) => {
+    assert.equal(call.method, "multiRow");
+    if (count === 1) throw new NotAnsweredError("connection lost", true);
+    return { kind: "refused", opIndex: 1, conditionIndex: 0, version: 7 };
+  }, [0, 1]);
+  const result = await client.transact(ops);
+  assert.deepEqual(result, { applied: false, opIndex: 1, row: "s", conditionIndex: 0, version: 7 });
+  assert.equal(new Set(calls.map((call) => JSON.stringify(call.body.stamp))).size, 1);
+  const silent = clientOf(() => {
+    throw new NotAnsweredError("silence", true);
+  });
+  assert.equal(await codeOf(silent.client.transact(ops, { deadlineMs: 50 })), "outcome_unknown");
+});

@@ -46,10 +46,16 @@ Deno.test("decodeCommand() gives back what encodeCommand() was given, every byte
     let blobs = 0;
     const large = (value: Uint8Array) => `blob-${value.length}-${++blobs}`;
     const log = toLogRowOp(op, large);
-    const command: Command = { kind: "rowOp", stamp, timeMs: 99, op: log };
-    const decoded = decodeCommand(encodeCommand(command));
-    assert.deepEqual(structuredClone(decoded), structuredClone(command));
-    assert.deepEqual(blobsOf(decoded), blobsOf(command));
+    const other = { ...toLogRowOp({ ...op, row: `${op.row}2` }, large), mutations: [] };
+    const commands: Command[] = [
+      { kind: "rowOp", stamp, timeMs: 99, op: log },
+      { kind: "multiRow", stamp, timeMs: 99, ops: [log, other, { ...log, row: "z" }] },
+    ];
+    for (const command of commands) {
+      const decoded = decodeCommand(encodeCommand(command));
+      assert.deepEqual(structuredClone(decoded), structuredClone(command));
+      assert.deepEqual(blobsOf(decoded), blobsOf(command));
+    }
   }));
 });
 

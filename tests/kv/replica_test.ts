@@ -99,7 +99,7 @@ class Bench {
     const stamp = { clientId: "client-1", seq, firstIncomplete: 1, issuedMs: 0 };
     const mutations = [{ kind: "put" as const, column: "c", value: encodeText(value) }];
     const op = toLogRowOp({ row: "r", mutations });
-    this.step({ kind: "request", requestId, stamp, op, wallMs: 0 });
+    this.step({ kind: "request", requestId, stamp, request: { kind: "rowOp", op }, wallMs: 0 });
     return requestId;
   }
 
@@ -177,7 +177,7 @@ Deno.test("Replica.step() refuses a request whose answer the client said it has"
   bench.ack(2, 2);
   const stamp = { clientId: "client-1", seq: 9, firstIncomplete: 9, issuedMs: 0 };
   const op = toLogRowOp({ row: "r", mutations: [{ kind: "delete", column: "c" }] });
-  bench.step({ kind: "request", requestId: 99, stamp, op, wallMs: 0 });
+  bench.step({ kind: "request", requestId: 99, stamp, request: { kind: "rowOp", op }, wallMs: 0 });
   bench.sync();
   bench.ack(1, 3);
   bench.ack(2, 3);

@@ -15,7 +15,7 @@ import {
   type CoordinatorEffect,
   type CoordinatorInput,
 } from "../../kv/coordinator.ts";
-import { decodeCommand } from "../../kv/command.ts";
+import { decodeCommand, rowOpsOf } from "../../kv/command.ts";
 import { GroupState } from "../../kv/group_state.ts";
 import { encodeText } from "../../kv/kv.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
@@ -557,10 +557,18 @@ export class GroupSim {
         requestId,
         stamp: op.stamp,
         wallMs: Math.round(this.#nowMs),
-        op: toLogRowOp({
-          row: "r",
-          mutations: [{ kind: "append", counter: "n", prefix: "m/", value: encodeText(op.value) }],
-        }),
+        request: {
+          kind: "rowOp",
+          op: toLogRowOp({
+            row: "r",
+            mutations: [{
+              kind: "append",
+              counter: "n",
+              prefix: "m/",
+              value: encodeText(op.value),
+            }],
+          }),
+        },
       }));
   }
 
@@ -732,7 +740,7 @@ export class GroupSim {
 function labelOf(entry: LogEntry): string {
   const { command } = entry;
   if (command.kind === "epochStart") return `start${command.reign}`;
-  const [mutation] = command.op.mutations;
+  const [mutation] = rowOpsOf(command)[0]!.mutations;
   return mutation !== undefined && "value" in mutation
     ? new TextDecoder().decode(mutation.value.value as Uint8Array)
     : "?";

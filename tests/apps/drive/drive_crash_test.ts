@@ -36,6 +36,8 @@ class FaultyKv implements Kv {
   getRow = (...args: Parameters<Kv["getRow"]>) => this.#call(() => this.inner.getRow(...args));
   scan = (...args: Parameters<Kv["scan"]>) => this.#call(() => this.inner.scan(...args));
   apply = (...args: Parameters<Kv["apply"]>) => this.#call(() => this.inner.apply(...args));
+  transact = (...args: Parameters<Kv["transact"]>) =>
+    this.#call(() => this.inner.transact(...args));
 
   async #call<T>(run: () => Promise<T>): Promise<T> {
     const call = this.calls++;

@@ -22,6 +22,7 @@ class SinkKv implements Kv {
   underWayMax = 0;
   getRow = this.inner.getRow.bind(this.inner);
   scan = this.inner.scan.bind(this.inner);
+  transact = this.inner.transact.bind(this.inner);
 
   async apply(op: RowOp) {
     if (op.row[3] !== "~") return await this.inner.apply(op);

@@ -52,6 +52,7 @@ export class MortalKv implements Kv {
   getRow: Kv["getRow"] = (...args) => this.#through(() => this.kv.getRow(...args));
   scan: Kv["scan"] = (...args) => this.#through(() => this.kv.scan(...args));
   apply: Kv["apply"] = (...args) => this.#through(() => this.kv.apply(...args));
+  transact: Kv["transact"] = (...args) => this.#through(() => this.kv.transact(...args));
 
   async #through<T>(call: () => Promise<T>): Promise<T> {
     const number = ++this.calls;

@@ -30,6 +30,7 @@ Deno.test("200 simultaneous deliveries to one inbox leave 200 messages with asce
         getRow: (row, options) => turn(() => kv.getRow(row, options)),
         scan: (options) => turn(() => kv.scan(options)),
         apply: (op) => turn(() => kv.apply(op)),
+        transact: (ops) => turn(() => kv.transact(ops)),
       },
     });
   });
