@@ -1,6 +1,6 @@
 /** Recording a history, writing it as lines and reading it back. */
 import assert from "node:assert/strict";
-import { encodeText } from "../../kv/kv.ts";
+import { type Condition, encodeText, type RowOp } from "../../kv/kv.ts";
 import { KvError } from "../../kv/errors.ts";
 import { MemoryKv } from "../../kv/memory_kv.ts";
 import { version } from "../../proto/ids.ts";
@@ -177,6 +177,32 @@ Deno.test("RecordedKv writes down what went through, errors included, and passes
       ["put", "unknown", null, "outcome_unknown"],
       ["put", "fail", null, "busy"],
       ["get", "fail", null, "outcome_unknown"],
+    ],
+  );
+  assert.equal(checkLinearizability(recorder.operations).valid, true);
+});
+
+Deno.test("RecordedKv writes a transaction down as one call for each of its rows", async () => {
+  const { recorder } = recorderWithLines();
+  const kv = new RecordedKv(new MemoryKv(), { recorder, process: "c" });
+  const put = (row: string, conditions: Condition[] = []): RowOp => ({
+    row,
+    conditions,
+    mutations: [{ kind: "put", column: "x", value: encodeText("a") }],
+  });
+  await kv.transact([put("r"), put("s")]);
+  await kv.transact([put("r"), put("s", [{ column: "x", is: "absent" }])]);
+  assert.deepEqual(
+    recorder.operations.map(({ call, outcome, result }) => [
+      call.op === "txn" ? "" : call.row,
+      outcome,
+      result,
+    ]),
+    [
+      ["r", "ok", { applied: true, version: 1, numbers: [] }],
+      ["s", "ok", { applied: true, version: 1, numbers: [] }],
+      ["r", "fail", null],
+      ["s", "fail", { applied: false, version: 1, conditionIndex: 0 }],
     ],
   );
   assert.equal(checkLinearizability(recorder.operations).valid, true);
