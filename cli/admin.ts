@@ -9,6 +9,7 @@ import { table } from "../roles/table.ts";
 import { type ClusterFlags, type OpenCluster, openCluster } from "./cluster_flags.ts";
 import { DONE, NOT_FOUND, UnavailableError, UsageError } from "./exit_status.ts";
 import { findNode, withNode } from "./node_connection.ts";
+import { withKv } from "./kv_session.ts";
 import { valueForJson, valueForLine, writeJson, writeLine } from "./output.ts";
 import { statusText, tabletsTable } from "./status_tables.ts";
 
@@ -29,6 +30,31 @@ export async function adminTablets(flags: ClusterFlags): Promise<number> {
   const { tablets } = await clusterStatus(await openCluster(flags));
   if (flags.json) writeJson(tablets);
   else writeLine(tabletsTable(tablets));
+  return DONE;
+}
+
+/** Makes a boundary between two tablets at `key`, or takes it away. */
+export async function adminReshape(
+  kind: "split" | "merge",
+  key: string,
+  flags: ClusterFlags,
+): Promise<number> {
+  const cluster = await openCluster(flags);
+  const tablets = await withKv(cluster, (kv) => kv.reshape({ kind, key }));
+  if (flags.json) writeJson(tablets);
+  else {
+    writeLine(table(
+      ["TABLET", "FROM", "TO", "ROWS", "BYTES"],
+      tablets.map(({ id, startKey, endKey, rows, bytes }) => [
+        String(id),
+        startKey === "" ? "(first)" : JSON.stringify(startKey),
+        endKey === null ? "(end)" : JSON.stringify(endKey),
+        String(rows),
+        String(bytes),
+      ]),
+      [3, 4],
+    ));
+  }
   return DONE;
 }
 

@@ -89,6 +89,17 @@ function addAdminCommands(program: Command<[]>, end: (status: number) => void): 
   clusterFlags(admin.command("tablets"))
     .description("tablets: range, epoch, primary, secondaries, size")
     .action(async (flags) => end(await (await loadAdmin()).adminTablets(flags)));
+  for (
+    const [kind, description] of [
+      ["split", "make a boundary between two tablets at a key; it stays until it is merged away"],
+      ["merge", "merge the tablet that begins at a key into the one before it"],
+    ] as const
+  ) {
+    clusterFlags(admin.command(kind))
+      .description(description)
+      .argument("<key>", "a row key")
+      .action(async (key, flags) => end(await (await loadAdmin()).adminReshape(kind, key, flags)));
+  }
   const orders: [NodeOrder, string][] = [
     ["kill", "end a node with SIGKILL; it stays down"],
     ["restart", "start a node, ending it in good order first if it runs"],

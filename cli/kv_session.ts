@@ -1,7 +1,7 @@
 /** The store, and the accounts over it, for the length of one command. */
 import { Accounts } from "../apps/accounts/accounts.ts";
 import { Mail } from "../apps/mail/mail.ts";
-import type { Kv } from "../kv/kv.ts";
+import type { KvClient } from "../kv/client.ts";
 import type { NodeEntry, Role } from "../proto/cluster_config.ts";
 import { realEnv } from "../roles/env.ts";
 import { connectKv } from "../roles/kv_connection.ts";
@@ -9,7 +9,10 @@ import { openLog } from "../roles/log.ts";
 import type { OpenCluster } from "./cluster_flags.ts";
 
 /** Connects to the store, hands it to `work`, and hangs up. */
-export async function withKv<T>(cluster: OpenCluster, work: (kv: Kv) => Promise<T>): Promise<T> {
+export async function withKv<T>(
+  cluster: OpenCluster,
+  work: (kv: KvClient) => Promise<T>,
+): Promise<T> {
   return await withEnvAndKv(cluster, (_env, kv) => work(kv));
 }
 
@@ -33,7 +36,7 @@ export async function withAccounts<T>(
 
 async function withEnvAndKv<T>(
   cluster: OpenCluster,
-  work: (env: ReturnType<typeof realEnv>, kv: Kv) => Promise<T>,
+  work: (env: ReturnType<typeof realEnv>, kv: KvClient) => Promise<T>,
 ): Promise<T> {
   // Retries are the client's business; a person wants to hear how it ended.
   const env = realEnv({ node: "client", log: openLog({ node: "client", threshold: "error" }) });

@@ -37,9 +37,17 @@ import { toLogRowOp, toRowResult, toTransactResult } from "./log_value.ts";
 import { mutated } from "./mutant.ts";
 import { RequestNumbers } from "./request_numbers.ts";
 import type { RowOutcome } from "./row_op.ts";
+import type { TabletChange } from "./tablet_policy.ts";
+import type { KeyRange } from "./tablets.ts";
 
-export type KvMethod = "apply" | "multiRow" | "get" | "getRow" | "scan";
+export type KvMethod = "apply" | "multiRow" | "get" | "getRow" | "scan" | "reshape";
 const WRITES: ReadonlySet<KvMethod> = new Set(["apply", "multiRow"]);
+
+export interface ReshapedTablet extends KeyRange {
+  readonly id: number;
+  readonly rows: number;
+  readonly bytes: number;
+}
 
 export interface CellHead {
   readonly column: string;
@@ -209,6 +217,18 @@ export class KvClient implements Kv {
     } finally {
       numbers.release(seq);
     }
+  }
+
+  /**
+   * Splits the tablet that holds `key` there, or merges the one that begins there into its left.
+   *
+   * @returns the tablets of the group afterwards
+   * @throws {KvError} `invalid_request`: a tablet begins there already, or none does
+   */
+  async reshape(change: TabletChange, options: CallOptions = {}): Promise<ReshapedTablet[]> {
+    checkKey("key", change.key);
+    const answer = await this.#ask([change.key], "reshape", { change }, [], options);
+    return (answer.body as { tablets: ReshapedTablet[] }).tablets;
   }
 
   #numbersOf(gid: number): RequestNumbers {

@@ -11,6 +11,7 @@ import {
 import type { Epoch } from "../proto/ids.ts";
 import { isBlobRef } from "./cell_store.ts";
 import type { LogRowOp, LogValue } from "./row_op.ts";
+import type { TabletOrder } from "./tablet_policy.ts";
 
 /** What a client asks of a group, in the form that is logged. */
 export type LogRequest =
@@ -20,7 +21,8 @@ export type LogRequest =
 
 export type Command =
   | { readonly kind: "epochStart"; readonly reign: Epoch; readonly timeMs: number }
-  | LogRequest & { readonly stamp: RequestStamp; readonly timeMs: number };
+  | LogRequest & { readonly stamp: RequestStamp; readonly timeMs: number }
+  | { readonly timeMs: number } & TabletOrder;
 
 /** The row operations that a command or request consists of. */
 export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
@@ -30,6 +32,8 @@ export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
     case "multiRow":
       return command.ops;
     case "epochStart":
+    case "split":
+    case "merge":
       return [];
   }
 }
@@ -79,6 +83,8 @@ export function decodeCommand(payload: Uint8Array): Command {
     case "multiRow":
       return { ...head, ops: attachAllValues(head.ops, payload.subarray(jsonEnd)) };
     case "epochStart":
+    case "split":
+    case "merge":
       return head;
   }
 }
@@ -90,6 +96,8 @@ function commandHead(command: Command, inline: Uint8Array[]): CommandHead {
     case "multiRow":
       return { ...command, ops: command.ops.map((op) => headOf(op, inline)) };
     case "epochStart":
+    case "split":
+    case "merge":
       return command;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The applied state of one replica group: cells, completion records, counts and a running hash.
+ * The applied state of one replica group: cells, tablets, completion records and a running hash.
  *
  * `apply()` is the only way in. It is deterministic and runs once for each log entry, in log order,
  * on every replica; its answer is the answer that the client gets. Two replicas at the same log
@@ -9,29 +9,31 @@ import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { type Lsn, lsn as toLsn, version } from "../proto/ids.ts";
 import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
-import { type Command, rowOpsOf } from "./command.ts";
+import { type Command, type LogRequest, rowOpsOf } from "./command.ts";
 import { Completions, RECORD_LIFE_MS, SavedCompletions } from "./completions.ts";
 import { invariant } from "./invariant.ts";
+import type { BucketLimits, Counts } from "./key_buckets.ts";
+import { compareKeys } from "./key_order.ts";
 import { mutated } from "./mutant.ts";
 import {
   cellBytes,
   evaluateRowOp,
   firstRefusal,
+  largeBytes,
   type LogRowOp,
   type RowChanges,
   type RowOutcome,
   stageRowOp,
 } from "./row_op.ts";
+import { DEFAULT_BUCKETS, type KeyRange, SavedTablets, Tablets } from "./tablets.ts";
 
 /** Everything but the cells, as it is saved with a checkpoint. */
 export const SavedGroupState = z.object({
   appliedLsn: z.int().nonnegative(),
   timeMs: z.number(),
   hash: z.tuple([z.int(), z.int()]),
-  rowCount: z.int().nonnegative(),
-  cellCount: z.int().nonnegative(),
-  byteCount: z.int().nonnegative(),
-  largeRows: z.array(z.tuple([z.string(), z.int(), z.int()])),
+  tablets: SavedTablets,
+  largeRows: z.array(z.tuple([z.string(), z.int(), z.int(), z.int()])),
   completions: SavedCompletions,
 });
 export type SavedGroupState = z.infer<typeof SavedGroupState>;
@@ -45,9 +47,16 @@ const ROW_SIZES_MAX = 20_000;
 /** How often, in log entries, old completion records are dropped. */
 const FORGET_EVERY = 1024;
 
-interface RowSize {
-  bytes: number;
-  cells: number;
+type RowSize = Omit<Counts, "rows">;
+
+const ALL_KEYS: KeyRange = { startKey: "", endKey: null };
+
+export interface GroupStateOptions {
+  readonly rowBytesMax: number;
+  /** The rows that the group carries. Default: all. */
+  readonly range?: KeyRange;
+  readonly buckets?: BucketLimits;
+  readonly saved?: SavedGroupState;
 }
 
 export class GroupState {
@@ -57,27 +66,25 @@ export class GroupState {
   #timeMs = 0;
   #hashLow = 0;
   #hashHigh = 0;
-  #rowCount = 0;
-  #cellCount = 0;
-  #byteCount = 0;
+  readonly #tablets: Tablets;
   readonly #largeRows = new Map<string, RowSize>();
   /** Sizes of small rows, least recently used first. */
   readonly #rowSizes = new Map<string, RowSize>();
   #completions = new Completions();
   #freedBlobs: string[] = [];
 
-  constructor(store: CellStore, options: { rowBytesMax: number; saved?: SavedGroupState }) {
+  constructor(store: CellStore, options: GroupStateOptions) {
     this.store = store;
     this.#rowBytesMax = options.rowBytesMax;
-    const { saved } = options;
+    const { saved, range = ALL_KEYS, buckets = DEFAULT_BUCKETS } = options;
+    this.#tablets = new Tablets(range, buckets, saved?.tablets);
     if (saved === undefined) return;
     this.#appliedLsn = toLsn(saved.appliedLsn);
     this.#timeMs = saved.timeMs;
     [this.#hashLow, this.#hashHigh] = saved.hash;
-    this.#rowCount = saved.rowCount;
-    this.#cellCount = saved.cellCount;
-    this.#byteCount = saved.byteCount;
-    for (const [row, bytes, cells] of saved.largeRows) this.#largeRows.set(row, { bytes, cells });
+    for (const [row, bytes, cells, largeBytes] of saved.largeRows) {
+      this.#largeRows.set(row, { bytes, cells, largeBytes });
+    }
     this.#completions = Completions.load(saved.completions);
   }
 
@@ -94,14 +101,23 @@ export class GroupState {
     return this.#completions;
   }
 
-  get counts(): { rows: number; cells: number; bytes: number } {
-    return { rows: this.#rowCount, cells: this.#cellCount, bytes: this.#byteCount };
+  get tablets(): Tablets {
+    return this.#tablets;
+  }
+
+  get counts(): Counts {
+    return this.#tablets.counts;
   }
 
   /** 16 hex digits; equal on all replicas that applied the same entries. */
   get hash(): string {
+    let low = this.#hashLow, high = this.#hashHigh;
+    for (const identity of this.#tablets.identities()) {
+      low = (low + crc32(identity)) | 0;
+      high = (high + crc32(identity, HIGH_LANE)) | 0;
+    }
     const hex = (lane: number) => (lane >>> 0).toString(16).padStart(8, "0");
-    return hex(this.#hashHigh) + hex(this.#hashLow);
+    return hex(high) + hex(low);
   }
 
   save(): SavedGroupState {
@@ -109,10 +125,11 @@ export class GroupState {
       appliedLsn: this.#appliedLsn,
       timeMs: this.#timeMs,
       hash: [this.#hashLow, this.#hashHigh],
-      rowCount: this.#rowCount,
-      cellCount: this.#cellCount,
-      byteCount: this.#byteCount,
-      largeRows: Array.from(this.#largeRows, ([row, { bytes, cells }]) => [row, bytes, cells]),
+      tablets: this.#tablets.save(),
+      largeRows: Array.from(
+        this.#largeRows,
+        ([row, { bytes, cells, largeBytes }]) => [row, bytes, cells, largeBytes],
+      ),
       completions: this.#completions.save(),
     };
   }
@@ -127,7 +144,22 @@ export class GroupState {
     this.#appliedLsn = lsn;
     this.#timeMs = Math.max(this.#timeMs, command.timeMs);
     if (lsn % FORGET_EVERY === 0) this.#completions.forgetBefore(this.#timeMs - RECORD_LIFE_MS);
-    if (command.kind === "epochStart") return null;
+    switch (command.kind) {
+      case "epochStart":
+        return null;
+      case "split":
+        this.#tablets.split(command, this.#rowSizesIn);
+        return null;
+      case "merge":
+        this.#tablets.merge(command);
+        return null;
+      case "rowOp":
+      case "multiRow":
+        return this.#applyRequest(command, lsn);
+    }
+  }
+
+  #applyRequest(command: Command & LogRequest, lsn: Lsn): RowOutcome | null {
     // Two copies of one request can reach the log while the first is not applied yet.
     const executeAgain = mutated("copy-in-log-executed") ||
       mutated("condition-checked-again") &&
@@ -166,6 +198,11 @@ export class GroupState {
     return { kind: "applied", version: version(lsn), numbers };
   }
 
+  /** Compares a sample of the counts with the cells, another one at each call (A8). */
+  audit(): void {
+    this.#tablets.audit(this.#rowSizesIn);
+  }
+
   /** Files of values that the state no longer mentions, since the last call. */
   takeFreedBlobs(): string[] {
     const freed = this.#freedBlobs;
@@ -202,7 +239,7 @@ export class GroupState {
     const version = mutated("hash-without-version") ? 0 : cell.version;
     const text = `${cell.row}\0${cell.column}\0${version}\0${cell.size}\0${cell.crc}`;
     this.#hashLow = (this.#hashLow + sign * crc32(text)) | 0;
-    this.#hashHigh = (this.#hashHigh + sign * crc32(text, 0x9e3779b9)) | 0;
+    this.#hashHigh = (this.#hashHigh + sign * crc32(text, HIGH_LANE)) | 0;
   }
 
   #rowSize(row: string): RowSize {
@@ -210,32 +247,71 @@ export class GroupState {
     if (large !== undefined) return large;
     let size = this.#rowSizes.get(row);
     if (size === undefined) {
-      size = { bytes: 0, cells: 0 };
+      size = EMPTY_ROW;
       for (const cell of this.store.range({ from: { row, column: "" } })) {
         if (cell.row !== row) break;
-        size.bytes += cellBytes(cell.column, cell);
-        size.cells += 1;
+        size = withCell(size, cell);
       }
       if (size.bytes <= LARGE_ROW_BYTES) this.#keepRowSize(row, size);
     }
     return size;
   }
 
-  #resizeRow(row: string, size: RowSize, delta: { bytesDelta: number; cellsDelta: number }): void {
-    const next = { bytes: size.bytes + delta.bytesDelta, cells: size.cells + delta.cellsDelta };
+  /**
+   * Rows of a range with their sizes, for counting. Columns of large rows are not read: their sizes
+   * are known.
+   */
+  readonly #rowSizesIn = function* (
+    this: GroupState,
+    { startKey, endKey }: KeyRange,
+  ): Generator<{ row: string } & RowSize> {
+    let from = startKey;
+    for (;;) {
+      let row: string | null = null, size = EMPTY_ROW, large = false;
+      for (const cell of this.store.range({ from: { row: from, column: "" } })) {
+        if (cell.row !== row) {
+          if (row !== null) yield { row, ...size };
+          row = null;
+          if (endKey !== null && compareKeys(cell.row, endKey) >= 0) return;
+          row = cell.row;
+          const known = this.#largeRows.get(row);
+          large = known !== undefined;
+          size = known ?? EMPTY_ROW;
+        }
+        if (large) break;
+        size = withCell(size, cell);
+      }
+      if (row === null) return;
+      yield { row, ...size };
+      if (!large) return;
+      // NUL is in no key, so this is where the next row begins at the earliest.
+      from = row + "\0";
+    }
+  }.bind(this);
+
+  #resizeRow(row: string, size: RowSize, delta: RowDelta): void {
+    const next: RowSize = {
+      bytes: size.bytes + delta.bytesDelta,
+      cells: size.cells + delta.cellsDelta,
+      largeBytes: size.largeBytes + delta.largeBytesDelta,
+    };
     invariant(
-      next.bytes >= 0 && next.cells >= 0,
+      next.bytes >= 0 && next.cells >= 0 && next.largeBytes >= 0,
       "A10",
       () => `row "${row}" shrank to ${next.bytes} bytes in ${next.cells} cells`,
     );
-    this.#byteCount += delta.bytesDelta;
-    this.#cellCount += delta.cellsDelta;
-    if (size.cells === 0 && next.cells > 0) this.#rowCount += 1;
-    if (size.cells > 0 && next.cells === 0) this.#rowCount -= 1;
     this.#rowSizes.delete(row);
     this.#largeRows.delete(row);
     if (next.bytes > LARGE_ROW_BYTES) this.#largeRows.set(row, next);
     else this.#keepRowSize(row, next);
+    const change: Counts = {
+      rows: Number(next.cells > 0) - Number(size.cells > 0),
+      cells: delta.cellsDelta,
+      bytes: delta.bytesDelta,
+      largeBytes: delta.largeBytesDelta,
+    };
+    // Last, because counting may read the rows around this one.
+    this.#tablets.add(row, change, this.#rowSizesIn);
   }
 
   #keepRowSize(row: string, size: RowSize): void {
@@ -244,4 +320,22 @@ export class GroupState {
     const oldest = this.#rowSizes.keys().next();
     if (!oldest.done) this.#rowSizes.delete(oldest.value);
   }
+}
+
+interface RowDelta {
+  readonly bytesDelta: number;
+  readonly cellsDelta: number;
+  readonly largeBytesDelta: number;
+}
+
+const EMPTY_ROW: RowSize = { bytes: 0, cells: 0, largeBytes: 0 };
+/** Start value of the second checksum of each item, so that both lanes differ. */
+const HIGH_LANE = 0x9e3779b9;
+
+function withCell({ bytes, cells, largeBytes: large }: RowSize, cell: StoredCell): RowSize {
+  return {
+    bytes: bytes + cellBytes(cell.column, cell),
+    cells: cells + 1,
+    largeBytes: large + largeBytes(cell),
+  };
 }

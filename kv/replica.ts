@@ -59,6 +59,15 @@ import { mutated } from "./mutant.ts";
 import { PeerProgress } from "./peer_progress.ts";
 import { commonPosition, entryBytes, type LogEntry, type ReplicaLog } from "./replica_log.ts";
 import type { RowOutcome } from "./row_op.ts";
+import {
+  MERGE_AFTER_MERGE_MS,
+  MERGE_AFTER_SPLIT_MS,
+  nextChange,
+  orderFor,
+  type TabletChange,
+  type TabletLimits,
+  type TabletOrder,
+} from "./tablet_policy.ts";
 
 export interface ReplicaTiming {
   readonly heartbeatMs: number;
@@ -87,6 +96,8 @@ export type Input =
     wallMs: number;
   }
   | { kind: "read"; readId: number }
+  /** Split or merge tablets because a person asks for it. */
+  | { kind: "reshape"; requestId: number; change: TabletChange }
   /** Send and write what has gathered; the shell calls it once a turn. */
   | { kind: "flush" }
   | { kind: "written"; writeId: number }
@@ -112,6 +123,8 @@ export type Effect =
   | { kind: "write"; writeId: number; records: readonly LogRecord[] }
   | { kind: "send"; to: NodeId; message: ReplicaMessage; entries: readonly LogEntry[] }
   | { kind: "reply"; requestId: number; outcome: RowOutcome }
+  /** The tablets are as they were asked to be. */
+  | { kind: "reshaped"; requestId: number }
   /** `maybeApplied`: the command may still be committed, so only the same request may be retried. */
   | { kind: "refuse"; requestId: number; code: RefusalCode; message: string; maybeApplied: boolean }
   /** The applied state may be read in this very turn. */
@@ -153,6 +166,7 @@ const SNAPSHOT_PATIENCE_MS = 60_000;
 /** A member that answers heartbeats but whose disk makes no progress for this many ack timeouts. */
 const STALL_FACTOR = 4;
 const HAND_OVER_PATIENCE_MS = 2_000;
+const TABLETS_LOOK_EVERY_MS = 100;
 const FIRST_REIGN = 1;
 const CHECK_EVERY_LSN = 256;
 const CHECKS_KEPT = 64;
@@ -169,6 +183,8 @@ export interface ReplicaOptions {
   readonly commitLsn: Lsn;
   readonly nowMs: number;
   readonly makeId: () => string;
+  /** When to split and merge tablets; absent: only when asked. */
+  readonly tablets?: TabletLimits;
 }
 
 interface Proposal {
@@ -183,6 +199,7 @@ export class Replica {
   readonly self: Self;
   readonly #timing: ReplicaTiming;
   readonly #makeId: () => string;
+  readonly #tabletLimits: TabletLimits | null;
   #state: GroupState;
   readonly #log: ReplicaLog;
   #config: GroupConfig | null;
@@ -231,6 +248,11 @@ export class Replica {
   #uncommittedBytes = 0;
   #waitingReads: { readId: number; untilMs: number }[] = [];
   #diskFull = false;
+  /** The one split or merge that is under way, and who asked for it. */
+  #reshaping: { readonly lsn: Lsn; readonly requestId: number | null } | null = null;
+  #tabletsLookedMs = -Infinity;
+  /** Merges wait until so long. */
+  #mergeFromMs: number;
 
   readonly #checks: { lsn: Lsn; hash: string }[] = [];
 
@@ -239,6 +261,8 @@ export class Replica {
     this.self = options.self;
     this.#timing = options.timing;
     this.#makeId = options.makeId;
+    this.#tabletLimits = options.tablets ?? null;
+    this.#mergeFromMs = options.nowMs + MERGE_AFTER_SPLIT_MS;
     this.#state = options.state;
     this.#log = options.log;
     this.#config = options.config;
@@ -270,6 +294,9 @@ export class Replica {
         break;
       case "read":
         this.#onRead(input.readId);
+        break;
+      case "reshape":
+        this.#onReshape(input.requestId, input.change);
         break;
       case "flush":
         this.#flush();
@@ -446,6 +473,44 @@ export class Replica {
     this.#waiting.set(entry.lsn, [requestId]);
     this.#inProgress.set(key, entry.lsn);
     this.#uncommittedBytes += entryBytes(entry);
+  }
+
+  #onReshape(requestId: number, change: TabletChange): void {
+    const refuse = (code: RefusalCode, message: string): void => {
+      this.#effects.push({ kind: "refuse", requestId, code, message, maybeApplied: false });
+    };
+    if (!this.canServe() || this.#handOverTo !== null) {
+      return refuse("not_primary", `This node is not the serving primary of group ${this.gid}`);
+    }
+    const hindrance = this.#whyNotReshape();
+    if (hindrance !== null) return refuse("busy", `Cannot ${change.kind} now: ${hindrance}`);
+    const order = orderFor(this.#state.tablets, change);
+    if (typeof order === "string") return refuse("invalid_request", order);
+    this.#reshape(order, requestId);
+  }
+
+  /** One change at a time, so that the applied tablets are those that the order will meet. */
+  #whyNotReshape(): string | null {
+    if (this.#reshaping !== null) return "another split or merge is under way";
+    if (this.#diskFull) return "the disk of the primary is full";
+    const { inSync, minInSync } = this.#config!;
+    return inSync.length < minInSync ? "too few replicas are in sync" : null;
+  }
+
+  #reshape(order: TabletOrder, requestId: number | null): void {
+    const entry = this.#appendOwn({ ...order, timeMs: this.#state.timeMs });
+    this.#reshaping = { lsn: entry.lsn, requestId };
+  }
+
+  /** Splits what has grown too large and merges what has become small. */
+  #maybeReshape(): void {
+    if (this.#tabletLimits === null) return;
+    if (this.#nowMs - this.#tabletsLookedMs < TABLETS_LOOK_EVERY_MS) return;
+    this.#tabletsLookedMs = this.#nowMs;
+    if (!this.canServe() || this.#handOverTo !== null || this.#whyNotReshape() !== null) return;
+    const mayMerge = this.#nowMs >= this.#mergeFromMs;
+    const order = nextChange(this.#state.tablets, this.#tabletLimits, mayMerge);
+    if (order !== null) this.#reshape(order, null);
   }
 
   #appendOwn(command: Command): LogEntry {
@@ -941,6 +1006,8 @@ export class Replica {
         this.#checks.push({ lsn, hash: this.#state.hash });
         if (this.#checks.length > CHECKS_KEPT) this.#checks.shift();
       }
+      const { kind } = entry.command;
+      if (kind === "split" || kind === "merge") this.#onReshaped(lsn, kind);
       if (this.#role === "primary") this.#answerRequests(entry, outcome);
     }
     let keepFrom: number = this.#state.appliedLsn;
@@ -950,6 +1017,15 @@ export class Replica {
       }
     }
     this.#log.trim(toLsn(keepFrom), RECENT_BYTES);
+  }
+
+  #onReshaped(lsn: Lsn, kind: "split" | "merge"): void {
+    this.#mergeFromMs = this.#nowMs +
+      (kind === "split" ? MERGE_AFTER_SPLIT_MS : MERGE_AFTER_MERGE_MS);
+    if (this.#reshaping?.lsn !== lsn) return;
+    const { requestId } = this.#reshaping;
+    this.#reshaping = null;
+    if (requestId !== null) this.#effects.push({ kind: "reshaped", requestId });
   }
 
   #answerRequests(entry: LogEntry, outcome: RowOutcome | null): void {
@@ -1085,6 +1161,12 @@ export class Replica {
         this.#effects.push({ kind: "refuse", requestId, code, message, maybeApplied: true });
       }
     }
+    const requestId = this.#reshaping?.requestId ?? null;
+    if (requestId !== null) {
+      const code = "not_primary";
+      this.#effects.push({ kind: "refuse", requestId, code, message, maybeApplied: true });
+    }
+    this.#reshaping = null;
     this.#waiting.clear();
     this.#inProgress.clear();
     this.#uncommittedBytes = 0;
@@ -1203,6 +1285,7 @@ export class Replica {
       this.#repeatProposal();
       this.#maybeProposeAdd();
       for (const peer of this.#peers.values()) this.#maybeAdd(peer);
+      this.#maybeReshape();
       this.#advanceCommit();
     } else {
       this.#maybeSuspect();

@@ -63,11 +63,18 @@ export interface RowChanges {
   /** Change of the row's bytes, counted as `cellBytes` does. */
   readonly bytesDelta: number;
   readonly cellsDelta: number;
+  /** Change of the bytes in files of their own. */
+  readonly largeBytesDelta: number;
 }
 
 /** What a cell is charged: its column, its value if inline, and a constant for the bookkeeping. */
 export function cellBytes(column: string, value: { size: number; value: unknown }): number {
   return CELL_OVERHEAD_BYTES + column.length + (value.value instanceof Uint8Array ? value.size : 0);
+}
+
+/** What a cell adds to the bytes that lie in files of their own. */
+export function largeBytes(value: { size: number; value: unknown }): number {
+  return value.value instanceof Uint8Array ? 0 : value.size;
 }
 
 const CELL_OVERHEAD_BYTES = 64;
@@ -239,21 +246,23 @@ class StagedRow {
   }
 
   changes(): RowChanges {
-    let bytesDelta = 0, cellsDelta = 0;
+    let bytesDelta = 0, cellsDelta = 0, largeBytesDelta = 0;
     for (const [column, cell] of this.#staged) {
       const before = this.store.get(this.row, column);
       if (before !== undefined) {
         bytesDelta -= cellBytes(column, before);
+        largeBytesDelta -= largeBytes(before);
         cellsDelta -= 1;
       } else if (cell === null) {
         this.#staged.delete(column);
       }
       if (cell !== null) {
         bytesDelta += cellBytes(column, cell);
+        largeBytesDelta += largeBytes(cell);
         cellsDelta += 1;
       }
     }
-    return { cells: this.#staged, bytesDelta, cellsDelta };
+    return { cells: this.#staged, bytesDelta, cellsDelta, largeBytesDelta };
   }
 }
 

@@ -59,6 +59,8 @@ export const ClusterConfig = z.strictObject({
     /** Clean cells kept in memory per node. */
     memory_bytes: Bytes(32 * MIB, MIB),
     tablet_max_bytes: Bytes(256 * MIB, MIB),
+    /** Of values in files of their own. */
+    tablet_max_disk_bytes: Bytes(4096 * MIB, 16 * MIB),
     row_max_bytes: Bytes(64 * MIB, 64 * 1024),
     /** Large values in flight per node; beyond it requests get `busy`. */
     io_buffer_bytes: Bytes(32 * MIB, 8 * MIB),

@@ -50,8 +50,10 @@ export type NodeStatus = z.infer<typeof NodeStatus>;
 export const TabletState = z.enum(["healthy", "degraded", "readonly", "unavailable"]);
 
 export const TabletStatus = z.object({
-  /** `3.1`: group 3's first tablet. */
+  /** `3.1`: group 3's first tablet. A split keeps the id of the left half, a merge the left id. */
   id: z.string(),
+  /** Rises with each split and merge that changes its range. */
+  generation: z.int(),
   groupId: z.int(),
   startKey: z.string(),
   endKey: z.string().nullable(),
@@ -68,6 +70,8 @@ export const TabletStatus = z.object({
   rows: z.number(),
   cells: z.number(),
   bytes: z.number(),
+  /** Bytes of values in files of their own, which `bytes` leaves out. */
+  largeBytes: z.number(),
   readsPerSecond: z.number(),
   writesPerSecond: z.number(),
 });

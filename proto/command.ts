@@ -63,6 +63,9 @@ export type RowOpHead = z.infer<typeof RowOpHead>;
 /** A row's part in an operation on several rows. Without mutations it only has to hold. */
 export const RowPartHead = RowOpHead.extend({ mutations: z.array(MutationHead).max(256) });
 export const RowPartHeads = z.array(RowPartHead).min(1).max(64);
+/** A tablet in the shape that an order was given for. */
+export const TabletRef = z.object({ id: z.int().positive(), generation: z.int().positive() });
+export type TabletRef = z.infer<typeof TabletRef>;
 
 export const CommandHead = z.discriminatedUnion("kind", [
   /** A new primary's first entry: everything before it is decided once this commits. */
@@ -76,5 +79,17 @@ export const CommandHead = z.discriminatedUnion("kind", [
     timeMs: z.int(),
     ops: RowPartHeads,
   }),
+  /** The tablet becomes two: `leftId` keeps what is before `key`, `rightId` gets the rest. */
+  z.object({
+    kind: z.literal("split"),
+    timeMs: z.int(),
+    tablet: TabletRef,
+    key: Key,
+    leftId: z.int().positive(),
+    rightId: z.int().positive(),
+    byHand: z.boolean(),
+  }),
+  /** Two neighbours become one, under the id of the left. */
+  z.object({ kind: z.literal("merge"), timeMs: z.int(), left: TabletRef, right: TabletRef }),
 ]);
 export type CommandHead = z.infer<typeof CommandHead>;

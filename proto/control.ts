@@ -7,6 +7,23 @@ import { ConfigChange, GroupConfig, Member } from "./replication.ts";
 import { method, oneWay } from "./rpc.ts";
 import { RouteTable } from "./routes.ts";
 
+/** One tablet of a group as its primary counts it. */
+export const TabletReport = z.object({
+  id: z.int().positive(),
+  /** Rises with each split and merge that changes its range. */
+  generation: z.int().positive(),
+  startKey: z.string(),
+  endKey: z.string().nullable(),
+  rows: z.number(),
+  cells: z.number(),
+  bytes: z.number(),
+  /** Bytes of values in files of their own. */
+  largeBytes: z.number(),
+  readsPerSecond: z.number(),
+  writesPerSecond: z.number(),
+});
+export type TabletReport = z.infer<typeof TabletReport>;
+
 /** What a backend says of its replica of one group. */
 export const GroupReport = z.object({
   gid: GroupId,
@@ -20,11 +37,8 @@ export const GroupReport = z.object({
   serving: z.boolean(),
   /** As a secondary: how long ago the primary was heard. */
   silentMs: z.number(),
-  rows: z.number(),
-  cells: z.number(),
-  bytes: z.number(),
-  readsPerSecond: z.number(),
-  writesPerSecond: z.number(),
+  /** By start key; from the serving primary only. */
+  tablets: z.array(TabletReport).max(1000),
 });
 export type GroupReport = z.infer<typeof GroupReport>;
 

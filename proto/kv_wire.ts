@@ -115,6 +115,22 @@ export const DigestReply = z.object({
   })),
 });
 
+/** Splits the tablet that holds `key` there, or merges the one that begins at `key` into its left. */
+export const ReshapeRequest = z.object({
+  gid: GroupId,
+  change: z.object({ kind: z.enum(["split", "merge"]), key: Key }),
+});
+export const ReshapeReply = z.object({
+  /** The group's tablets afterwards. */
+  tablets: z.array(z.object({
+    id: z.int().positive(),
+    startKey: z.string(),
+    endKey: z.string().nullable(),
+    rows: z.number(),
+    bytes: z.number(),
+  })),
+});
+
 export const kvConversation = {
   /** Answered once the operation is on the disk of every member in sync. */
   apply: method(ApplyRequest, ApplyReply),
@@ -129,4 +145,6 @@ export const kvConversation = {
   /** One value in full, from this node's own state, for the operator. */
   rowValue: method(z.object({ row: Key, column: Key }), GetReply),
   digest: method(z.object({}), DigestReply),
+  /** Answered by the serving primary once the change is committed. */
+  reshape: method(ReshapeRequest, ReshapeReply),
 };

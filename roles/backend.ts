@@ -185,6 +185,7 @@ export class Backend {
     this.#blobs = blobs;
     this.#peers = parts.peers;
     this.ready = new Promise((resolve) => this.#markReady = resolve);
+    const ranges = new Map(planGroups(config).map((plan) => [groupId(plan.id), plan]));
     const onDiskFull = () => this.#noticeDisk(true);
     this.#intake = new BlobIntake({ store: blobs, env, onDiskFull });
     for (const [gid, store] of stores) {
@@ -193,6 +194,7 @@ export class Backend {
         new GroupShell({
           context,
           gid,
+          range: ranges.get(gid)!,
           self,
           store,
           recovered: recovered.get(gid)!,
@@ -327,7 +329,10 @@ export class Backend {
   }
 
   #keepHouse(): void {
-    for (const group of this.#groups.values()) group.maybeCheckpoint();
+    for (const group of this.#groups.values()) {
+      group.maybeCheckpoint();
+      group.maybeAudit();
+    }
     void this.#checkDisk();
     void this.#source.removeOld();
   }

@@ -11,13 +11,16 @@ import type { BlobStore } from "../kv/disk/blob_store.ts";
 import { isDiskFull } from "../kv/disk/disk.ts";
 import type { Wal, WalRecord } from "../kv/disk/wal.ts";
 import type { CheckpointedStore } from "../kv/cell_store.ts";
-import { blobsOf, decodeCommand, type LogRequest } from "../kv/command.ts";
+import { blobsOf, decodeCommand, type LogRequest, rowOpsOf } from "../kv/command.ts";
 import { type Env, freshId } from "../kv/env.ts";
+import { CorruptionError } from "../kv/errors.ts";
 import { GroupState, SavedGroupState } from "../kv/group_state.ts";
 import { mutated } from "../kv/mutant.ts";
 import { type Effect, type Input, type LogRecord, Replica, type Self } from "../kv/replica.ts";
 import type { LogEntry } from "../kv/replica_log.ts";
 import type { RowOutcome } from "../kv/row_op.ts";
+import type { TabletChange } from "../kv/tablet_policy.ts";
+import type { KeyRange } from "../kv/tablets.ts";
 import type { RequestStamp } from "../proto/command.ts";
 import { coordinatorConversation, type GroupReport } from "../proto/control.ts";
 import { type GroupId, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
@@ -32,10 +35,14 @@ import type { RecoveredGroup } from "./backend_recovery.ts";
 import { refusal } from "./backend_refusal.ts";
 import type { PeerLinks } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
+import { bucketLimits, tabletLimits } from "./tablet_limits.ts";
+import { TabletTraffic } from "./tablet_traffic.ts";
 
 export interface GroupShellOptions {
   readonly context: Pick<RoleContext, "env" | "config">;
   readonly gid: GroupId;
+  /** The rows that the group carries. */
+  readonly range: KeyRange;
   readonly self: Self;
   readonly store: CheckpointedStore;
   readonly recovered: RecoveredGroup;
@@ -61,6 +68,7 @@ const RETRY_MS = 500;
 const BLOB_GRACE_MS = 60_000;
 const DIVERGED_BYTES_MAX = 16 * 1024 * 1024;
 const HISTORY_MAX = 1_000;
+const AUDIT_EVERY_MS = 10_000;
 
 export class GroupShell {
   readonly gid: GroupId;
@@ -73,6 +81,7 @@ export class GroupShell {
   #writing = false;
   #hintedCommitLsn: Lsn = toLsn(0);
   readonly #requests = new Map<number, PromiseWithResolvers<RowOutcome>>();
+  readonly #reshapes = new Map<number, PromiseWithResolvers<void>>();
   readonly #reads = new Map<number, PromiseWithResolvers<void>>();
   #lastId = 0;
   /** Appends with large values are read from disk first; what follows must not overtake them. */
@@ -80,11 +89,12 @@ export class GroupShell {
   #checkpointing: Promise<void> | null = null;
   #checkpointedMs: number;
   #logBytesSinceCheckpoint = 0;
+  #auditedMs: number;
   #freed: { blob: string; lsn: Lsn; atMs: number }[] = [];
   #divergedBytes = 0;
   readCount = 0;
   writeCount = 0;
-  #rates = { atMs: 0, reads: 0, writes: 0, readsPerSecond: 0, writesPerSecond: 0 };
+  readonly #traffic = new TabletTraffic();
   /** One sentence when this replica is not what it should be. */
   problem: string | null = null;
 
@@ -95,6 +105,7 @@ export class GroupShell {
     this.#env = context.env;
     this.#store = store;
     this.#checkpointedMs = this.#env.monotonicMs();
+    this.#auditedMs = this.#checkpointedMs;
     const { heartbeat_ms, lease_ms, grace_ms, ack_timeout_ms } = context.config.store;
     this.#replica = new Replica({
       gid,
@@ -111,6 +122,7 @@ export class GroupShell {
       commitLsn: recovered.commitLsn,
       nowMs: this.#env.monotonicMs(),
       makeId: () => freshId(this.#env),
+      tablets: tabletLimits(context.config),
     });
   }
 
@@ -130,13 +142,30 @@ export class GroupShell {
     const waiting = Promise.withResolvers<RowOutcome>();
     this.#requests.set(requestId, waiting);
     this.writeCount += 1;
+    for (const { row } of rowOpsOf(request)) {
+      this.#traffic.wrote(this.#replica.state.tablets.idAt(row));
+    }
     this.feed({ kind: "request", requestId, stamp, request, wallMs: this.#env.wallMs() });
     return waiting.promise;
   }
 
+  /** Splits or merges tablets; resolves once that is committed. */
+  reshape(change: TabletChange): Promise<void> {
+    const requestId = ++this.#lastId;
+    const waiting = Promise.withResolvers<void>();
+    this.#reshapes.set(requestId, waiting);
+    this.feed({ kind: "reshape", requestId, change });
+    return waiting.promise;
+  }
+
+  /** A read of `row`, or of a range that begins there, is being served. */
+  countRead(row: string): void {
+    this.readCount += 1;
+    this.#traffic.read(this.#replica.state.tablets.idAt(row));
+  }
+
   /** Null when the applied state may be read in this very turn; otherwise wait, then ask again. */
   readable(): Promise<void> | null {
-    this.readCount += 1;
     if (this.#replica.canReadAt(this.#env.monotonicMs())) return null;
     const readId = ++this.#lastId;
     const waiting = Promise.withResolvers<void>();
@@ -188,10 +217,17 @@ export class GroupShell {
       case "refuse": {
         const { code, message, maybeApplied } = effect;
         const error = refusal(code, message, { hint: this.#primaryHint(), maybeApplied });
-        this.#requests.get(effect.requestId)?.reject(error);
+        const waiting = this.#requests.get(effect.requestId) ??
+          this.#reshapes.get(effect.requestId);
+        waiting?.reject(error);
         this.#requests.delete(effect.requestId);
+        this.#reshapes.delete(effect.requestId);
         return;
       }
+      case "reshaped":
+        this.#reshapes.get(effect.requestId)?.resolve();
+        this.#reshapes.delete(effect.requestId);
+        return;
       case "readable":
         this.#reads.get(effect.readId)?.resolve();
         this.#reads.delete(effect.readId);
@@ -453,9 +489,11 @@ export class GroupShell {
   // -------------------------------------------------------------------------- checkpoints
 
   #loadState(store: CheckpointedStore): GroupState {
-    const rowBytesMax = this.#options.context.config.store.row_max_bytes;
+    const { context: { config }, range } = this.#options;
+    const rowBytesMax = config.store.row_max_bytes;
+    const options = { rowBytesMax, range, buckets: bucketLimits(tabletLimits(config)) };
     const saved = savedState(store);
-    return new GroupState(store, saved === null ? { rowBytesMax } : { rowBytesMax, saved });
+    return new GroupState(store, saved === null ? options : { ...options, saved });
   }
 
   /** Called about once a second. */
@@ -469,6 +507,19 @@ export class GroupShell {
       this.#logBytesSinceCheckpoint > checkpoint_log_bytes || ageMs > checkpoint_interval_ms;
     if (behind && due) void this.checkpoint();
     else if (!behind) this.#removeFreedBlobs();
+  }
+
+  /** Now and then compares a sample of the tablets' counts with the cells that they count. */
+  maybeAudit(): void {
+    const nowMs = this.#env.monotonicMs();
+    if (nowMs - this.#auditedMs < AUDIT_EVERY_MS) return;
+    this.#auditedMs = nowMs;
+    try {
+      this.#replica.state.audit();
+    } catch (error) {
+      // What is damaged on the disk cannot be counted; whoever reads it reports it.
+      if (!(error instanceof CorruptionError)) this.#env.fatal(error);
+    }
   }
 
   /** Never rejects: a checkpoint that fails leaves the log as it is, and is tried again later. */
@@ -543,15 +594,11 @@ export class GroupShell {
 
   report(): GroupReport {
     const { progress, epoch, role, state } = this.#replica;
-    const nowMs = this.#env.monotonicMs(), rates = this.#rates;
-    const seconds = (nowMs - rates.atMs) / 1000;
-    if (seconds >= 0.9) {
-      rates.readsPerSecond = Math.round((this.readCount - rates.reads) / seconds);
-      rates.writesPerSecond = Math.round((this.writeCount - rates.writes) / seconds);
-      rates.atMs = nowMs;
-      rates.reads = this.readCount;
-      rates.writes = this.writeCount;
-    }
+    this.#traffic.tick(this.#env.monotonicMs());
+    const tablets = !progress.serving ? [] : state.tablets.list().map((tablet) => {
+      const { id, generation, startKey, endKey, counts } = tablet;
+      return { id, generation, startKey, endKey, ...counts, ...this.#traffic.rateOf(id) };
+    });
     return {
       gid: this.gid,
       epoch,
@@ -561,9 +608,7 @@ export class GroupShell {
       commitLsn: progress.commitLsn,
       serving: progress.serving,
       silentMs: progress.silentMs,
-      ...state.counts,
-      readsPerSecond: rates.readsPerSecond,
-      writesPerSecond: rates.writesPerSecond,
+      tablets,
     };
   }
 

@@ -79,7 +79,7 @@ export class BackendService {
       const group = this.#groupOf(body.gid, body.row);
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "get", body, payload);
-      await this.#readable(group);
+      await this.#readable(group, body.row);
       return await this.#cellAnswer(group.store.get(body.row, body.column));
     },
     getRow: async (body, payload) => {
@@ -87,7 +87,7 @@ export class BackendService {
       const group = this.#groupOf(body.gid, body.row);
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "getRow", body, payload);
-      await this.#readable(group);
+      await this.#readable(group, body.row);
       const page = this.#guarded(() => readRowPage(group.store, body.row, definedOnly(body)));
       return pageAnswer(page, body.keysOnly === true);
     },
@@ -97,9 +97,22 @@ export class BackendService {
       if (group === undefined || plan === undefined) throw this.#wrongTablet(body.gid);
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "scan", body, payload);
-      await this.#readable(group);
+      await this.#readable(group, body.after?.row ?? body.startRow ?? plan.startKey);
       const page = this.#guarded(() => readScanPage(group.store, definedOnly(body), plan));
       return pageAnswer(page, body.keysOnly === true);
+    },
+    reshape: async ({ gid, change }) => {
+      const group = this.#groupOf(gid, change.key);
+      await group.reshape(change);
+      return {
+        tablets: group.replica.state.tablets.list().map(({ id, startKey, endKey, counts }) => ({
+          id,
+          startKey,
+          endKey,
+          rows: counts.rows,
+          bytes: counts.bytes,
+        })),
+      };
     },
     routes: () => this.#options.routes(),
     rows: (body) => this.#rows(body),
@@ -178,7 +191,8 @@ export class BackendService {
     }
   }
 
-  async #readable(group: GroupShell): Promise<void> {
+  async #readable(group: GroupShell, row: string): Promise<void> {
+    group.countRead(row);
     // After a wait the right to read has to be looked at again, in the turn that reads.
     for (let wait; (wait = group.readable()) !== null;) await wait;
   }

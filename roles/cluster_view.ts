@@ -9,7 +9,7 @@ import type {
   NodeStatus,
   TabletStatus,
 } from "../proto/cluster_status.ts";
-import type { GroupReport, NodeReport } from "../proto/control.ts";
+import type { GroupReport, NodeReport, TabletReport } from "../proto/control.ts";
 import type { GroupConfig, Member } from "../proto/replication.ts";
 import type { GroupPlan } from "../proto/cluster_config.ts";
 
@@ -35,6 +35,8 @@ export interface GroupView {
 export class ClusterView {
   readonly #config: ClusterConfig;
   readonly #seen = new Map<string, SeenNode>();
+  /** By group: its tablets as a serving primary last reported them. */
+  readonly #tablets = new Map<number, readonly TabletReport[]>();
   readonly #startedMs: number;
 
   constructor(config: ClusterConfig, nowMs: number) {
@@ -54,6 +56,9 @@ export class ClusterView {
       sinceMs: before?.sinceMs ?? nowMs,
     };
     this.#seen.set(name, seen);
+    for (const group of report.store?.groups ?? []) {
+      if (group.tablets.length > 0) this.#tablets.set(group.gid, group.tablets);
+    }
     this.#judge(seen, nowMs);
   }
 
@@ -76,11 +81,11 @@ export class ClusterView {
     const problems: string[] = [];
     const primaryOf = new Map<number, number[]>(), secondaryOf = new Map<number, number[]>();
     for (const group of groups) {
-      const tablet = this.#tablet(group, nowMs);
-      tablets.push(tablet);
+      const [tablet, ...more] = this.#tabletsOf(group, nowMs);
+      tablets.push(tablet, ...more);
       if (tablet.primary !== null) push(primaryOf, tablet.primary, tablet.groupId);
       for (const node of tablet.secondaries) push(secondaryOf, node, tablet.groupId);
-      const problem = problemOf(tablet, group);
+      const problem = problemOf(tablet, more.length, group);
       if (problem !== null) problems.push(problem);
     }
     const nodes = this.#config.node.map((entry): NodeStatus => {
@@ -141,7 +146,8 @@ export class ClusterView {
     }
   }
 
-  #tablet(group: GroupView, nowMs: number): TabletStatus {
+  /** At least one, by key. */
+  #tabletsOf(group: GroupView, nowMs: number): [TabletStatus, ...TabletStatus[]] {
     const { config, plan, gid } = group;
     const primary = config?.primary.node ?? null;
     const report = primary === null ? undefined : this.#groupReport(primary, gid);
@@ -157,23 +163,26 @@ export class ClusterView {
       : inSync < plan.members.length
       ? "degraded"
       : "healthy";
-    return {
-      id: `${gid}.1`,
+    const common = {
       groupId: gid,
-      startKey: plan.startKey,
-      endKey: plan.endKey,
       epoch: config?.epoch ?? 0,
       state,
       primary,
       secondaries,
       learners: group.learners.map((member) => Number(member.node)),
       members: [...plan.members],
-      rows: report?.rows ?? 0,
-      cells: report?.cells ?? 0,
-      bytes: report?.bytes ?? 0,
-      readsPerSecond: report?.readsPerSecond ?? 0,
-      writesPerSecond: report?.writesPerSecond ?? 0,
     };
+    const { startKey, endKey } = plan;
+    const [first = { ...UNKNOWN_TABLET, startKey, endKey }, ...more] = this.#tablets.get(gid) ?? [];
+    // Nobody reads or writes where nobody serves, whatever the last report said.
+    const idle = serving ? {} : { readsPerSecond: 0, writesPerSecond: 0 };
+    const toStatus = (tablet: TabletReport): TabletStatus => ({
+      ...tablet,
+      ...idle,
+      ...common,
+      id: `${gid}.${tablet.id}`,
+    });
+    return [toStatus(first), ...more.map(toStatus)];
   }
 
   #groupReport(node: number, gid: number): GroupReport | undefined {
@@ -182,29 +191,47 @@ export class ClusterView {
   }
 }
 
+/** Of a group whose primary has not reported since the coordinator began. */
+const UNKNOWN_TABLET = {
+  id: 1,
+  generation: 1,
+  rows: 0,
+  cells: 0,
+  bytes: 0,
+  largeBytes: 0,
+  readsPerSecond: 0,
+  writesPerSecond: 0,
+};
+
 function push(map: Map<number, number[]>, key: number, value: number): void {
   const list = map.get(key);
   if (list === undefined) map.set(key, [value]);
   else list.push(value);
 }
 
-function problemOf(tablet: TabletStatus, group: GroupView): string | null {
+/** One sentence for all tablets of a group: they share their replicas and their fate. */
+function problemOf(tablet: TabletStatus, others: number, group: GroupView): string | null {
+  const many = others > 0;
+  const them = many
+    ? `Tablets ${tablet.id} and ${others} more of group ${tablet.groupId}`
+    : `Tablet ${tablet.id}`;
   if (group.rolledBack) {
-    return `Tablet ${tablet.id}: nodes know a newer configuration than the coordinator. Its ` +
+    return `${them}: nodes know a newer configuration than the coordinator. Its ` +
       `metadata went back in time; restore the coordinator's folder before anything else`;
   }
   switch (tablet.state) {
     case "healthy":
       return null;
     case "degraded":
-      return `Tablet ${tablet.id} has ${tablet.secondaries.length + 1} of ` +
-        `${group.plan.members.length} replicas in sync; it serves`;
+      return `${them} ${many ? "have" : "has"} ${tablet.secondaries.length + 1} of ` +
+        `${group.plan.members.length} replicas in sync; ${many ? "they serve" : "it serves"}`;
     case "readonly":
-      return `Tablet ${tablet.id} takes no writes: only ${tablet.secondaries.length + 1} replica ` +
-        `is in sync. It waits for one of backends ${group.plan.members.join(", ")}`;
+      return `${them} ${many ? "take" : "takes"} no writes: only ` +
+        `${tablet.secondaries.length + 1} replica is in sync. ${many ? "They wait" : "It waits"} ` +
+        `for one of backends ${group.plan.members.join(", ")}`;
     case "unavailable":
       return tablet.primary === null
-        ? `Tablet ${tablet.id} is being set up`
-        : `Tablet ${tablet.id} has no serving primary; a new one is being chosen`;
+        ? `${them} ${many ? "are" : "is"} being set up`
+        : `${them} ${many ? "have" : "has"} no serving primary; a new one is being chosen`;
   }
 }

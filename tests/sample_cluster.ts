@@ -48,6 +48,9 @@ export class SampleAdmin implements AdminSource {
     this.#kv = kv;
   }
 
+  /** Where groups are split further, by group. */
+  readonly splitKeys = new Map<number, readonly string[]>();
+
   set(port: number, state: NodeState, sinceMs = Date.now()): void {
     this.#states.set(port, { state, sinceMs });
   }
@@ -61,14 +64,16 @@ export class SampleAdmin implements AdminSource {
       const { port } = this.#config.node.find((node) => node.role === "backend" && node.id === id)!;
       return ["live", "suspect"].includes(stateOf(port));
     };
-    const tablets = planGroups(this.#config).map((plan): TabletStatus => {
+    const tablets = planGroups(this.#config).flatMap((plan): TabletStatus[] => {
       const up = plan.members.filter(serves);
       const bytes = (plan.id * 7919 % 13 + 2) * 3_100_000;
-      return {
-        id: `${plan.id}.1`,
+      const keys = [plan.startKey, ...this.splitKeys.get(plan.id) ?? []];
+      return keys.map((startKey, index) => ({
+        id: `${plan.id}.${index + 1}`,
+        generation: keys.length,
         groupId: plan.id,
-        startKey: plan.startKey,
-        endKey: plan.endKey,
+        startKey,
+        endKey: keys[index + 1] ?? plan.endKey,
         epoch: 3 + (plan.members.length - up.length),
         state: up.length === 3
           ? "healthy"
@@ -84,9 +89,10 @@ export class SampleAdmin implements AdminSource {
         rows: Math.round(bytes / 900),
         cells: Math.round(bytes / 350),
         bytes,
+        largeBytes: bytes * (plan.id % 5),
         readsPerSecond: up.length === 0 ? 0 : plan.id * 37 % 23 * wave(plan.id),
         writesPerSecond: up.length < 2 ? 0 : plan.id * 53 % 11 * wave(plan.id + 3),
-      };
+      }));
     });
     const nodes = this.#config.node.map((node): NodeStatus => {
       const backend = node.role === "backend";

@@ -40,6 +40,7 @@ const frontend: NodeStatus = {
 };
 const tablet: TabletStatus = {
   id: "4.1",
+  generation: 1,
   groupId: 4,
   startKey: "j",
   endKey: null,
@@ -51,6 +52,7 @@ const tablet: TabletStatus = {
   rows: 100,
   cells: 300,
   bytes: 5000,
+  largeBytes: 0,
   readsPerSecond: 0,
   writesPerSecond: 1234.5,
 };

@@ -60,11 +60,7 @@ class Bench {
         commitLsn: lsn(0),
         serving: false,
         silentMs: 10_000,
-        rows: 0,
-        cells: 0,
-        bytes: 0,
-        readsPerSecond: 0,
-        writesPerSecond: 0,
+        tablets: [],
       }],
     };
     const spawnId = `spawn-${node}-${options.inc ?? 1}`;

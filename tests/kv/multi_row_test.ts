@@ -202,5 +202,5 @@ function recount(state: GroupState) {
     cells += 1;
     bytes += 64 + column.length + size;
   }
-  return { rows: rows.size, cells, bytes };
+  return { rows: rows.size, cells, bytes, largeBytes: 0 };
 }

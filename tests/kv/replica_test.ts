@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { GroupState } from "../../kv/group_state.ts";
-import { encodeText } from "../../kv/kv.ts";
+import { encodeText, type RowOp } from "../../kv/kv.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
 import { type Effect, type Input, Replica } from "../../kv/replica.ts";
 import { ReplicaLog } from "../../kv/replica_log.ts";
+import type { TabletLimits } from "../../kv/tablet_policy.ts";
 import { epoch, groupId, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
 import type { AppendAck, GroupConfig, HeartbeatAck } from "../../proto/replication.ts";
 
@@ -35,12 +36,16 @@ class Bench {
   readonly replica: Replica;
   #lastId = 0;
 
-  constructor(readonly node = 0) {
+  constructor(readonly node = 0, tablets?: TabletLimits) {
     this.replica = new Replica({
       gid: GID,
       self: { node: nodeId(node), store: storeId(`s${node}`), inc: incarnation(1) },
       timing: TIMING,
-      state: new GroupState(new MemoryCellStore(), { rowBytesMax: 1 << 20 }),
+      state: new GroupState(new MemoryCellStore(), {
+        rowBytesMax: 1 << 20,
+        buckets: { bytesMax: 500, largeBytesMax: 1 << 20 },
+      }),
+      ...(tablets === undefined ? {} : { tablets }),
       log: new ReplicaLog({ baseLsn: lsn(0), history: [], entries: [] }),
       config: null,
       commitLsn: lsn(0),
@@ -94,12 +99,20 @@ class Bench {
     return this.step({ kind: "message", message, entries: [] });
   }
 
-  put(value: string, seq = ++this.#lastId): number {
+  put(value: string, seq = ++this.#lastId, row = "r"): number {
+    const mutations = [{ kind: "put" as const, column: "c", value: encodeText(value) }];
+    return this.#request({ row, mutations }, seq);
+  }
+
+  remove(row: string): number {
+    return this.#request({ row, mutations: [{ kind: "delete", column: "c" }] }, ++this.#lastId);
+  }
+
+  #request(op: RowOp, seq: number): number {
     const requestId = ++this.#lastId;
     const stamp = { clientId: "client-1", seq, firstIncomplete: 1, issuedMs: 0 };
-    const mutations = [{ kind: "put" as const, column: "c", value: encodeText(value) }];
-    const op = toLogRowOp({ row: "r", mutations });
-    this.step({ kind: "request", requestId, stamp, request: { kind: "rowOp", op }, wallMs: 0 });
+    const request = { kind: "rowOp" as const, op: toLogRowOp(op) };
+    this.step({ kind: "request", requestId, stamp, request, wallMs: 0 });
     return requestId;
   }
 
@@ -111,8 +124,8 @@ class Bench {
 }
 
 /** Node 0 as primary of reign 1 with `epochStart` committed at Lsn 1 and both leases. */
-function primary(): Bench {
-  const bench = new Bench();
+function primary(tablets?: TabletLimits): Bench {
+  const bench = new Bench(0, tablets);
   bench.step({ kind: "config", config: config(), learners: [] });
   bench.sync();
   for (const peer of [1, 2]) {
@@ -359,4 +372,63 @@ Deno.test("appends that a gap made a follower refuse are sent again once, not on
   const again = appendsTo1(refuse(underWay[1]!.round));
   assert.deepEqual(again.map((append) => [append.prevLsn, append.entries.length]), [[1, 3]]);
   assert.deepEqual(appendsTo1(refuse(underWay[2]!.round)), []);
+});
+
+Deno.test("a split is logged like a write, answered once committed, and one at a time", () => {
+  const bench = primary();
+  bench.step({ kind: "reshape", requestId: 50, change: { kind: "split", key: "m" } });
+  bench.step({ kind: "reshape", requestId: 51, change: { kind: "split", key: "n" } });
+  const second = bench.answerTo(51);
+  assert(second?.kind === "refuse" && second.code === "busy");
+  bench.sync();
+  bench.ack(1, 2);
+  assert.equal(bench.replica.state.tablets.count, 1);
+  assert(bench.ack(2, 2).some((effect) => effect.kind === "reshaped" && effect.requestId === 50));
+  assert.deepEqual(bench.replica.state.tablets.list().map(({ startKey }) => startKey), ["", "m"]);
+  bench.step({ kind: "reshape", requestId: 52, change: { kind: "split", key: "m" } });
+  const third = bench.answerTo(52);
+  assert(third?.kind === "refuse" && third.code === "invalid_request");
+});
+
+Deno.test("only a serving primary splits; one that is deposed meanwhile says that it may have", () => {
+  const bench = primary();
+  bench.step({ kind: "reshape", requestId: 50, change: { kind: "split", key: "m" } });
+  const next = config({
+    epoch: epoch(2),
+    reign: epoch(2),
+    primary: { node: nodeId(1), store: storeId("s1"), inc: incarnation(1) },
+  });
+  bench.step({ kind: "config", config: next, learners: [] });
+  const answer = bench.answerTo(50);
+  assert(answer?.kind === "refuse" && answer.code === "not_primary" && answer.maybeApplied);
+  bench.step({ kind: "reshape", requestId: 51, change: { kind: "split", key: "m" } });
+  const refused = bench.answerTo(51);
+  assert(refused?.kind === "refuse" && refused.code === "not_primary" && !refused.maybeApplied);
+});
+
+Deno.test("a primary splits a tablet that outgrows its limit, and merges what stays small", () => {
+  const bench = primary({ bytesMax: 2_000, largeBytesMax: 1 << 30 });
+  let lsnDone = 1;
+  const settle = () => {
+    bench.nowMs += 100;
+    for (const peer of [1, 2]) bench.promise(peer);
+    bench.step({ kind: "tick" });
+    bench.sync();
+    lsnDone = bench.replica.progress.lastLsn;
+    for (const peer of [1, 2]) bench.ack(peer, lsnDone);
+  };
+  for (let i = 0; i < 20; i++) bench.put("x".repeat(200), undefined, `r${i}`);
+  settle();
+  for (let i = 0; i < 10; i++) settle();
+  const count = bench.replica.state.tablets.count;
+  assert(count >= 3, `${count} tablets`);
+  for (let i = 0; i < 20; i++) bench.remove(`r${i}`);
+  for (let i = 0; i < 50; i++) settle();
+  assert.equal(
+    bench.replica.state.tablets.count,
+    count,
+    "not before it has been quiet for a while",
+  );
+  for (let i = 0; i < 1_000; i++) settle();
+  assert.equal(bench.replica.state.tablets.count, 1);
 });

@@ -510,11 +510,7 @@ export class GroupSim {
         commitLsn: progress.commitLsn,
         serving: progress.serving,
         silentMs: progress.silentMs,
-        rows: 0,
-        cells: 0,
-        bytes: 0,
-        readsPerSecond: 0,
-        writesPerSecond: 0,
+        tablets: [],
       }],
     };
     const { spawnId } = node;
@@ -740,6 +736,7 @@ export class GroupSim {
 function labelOf(entry: LogEntry): string {
   const { command } = entry;
   if (command.kind === "epochStart") return `start${command.reign}`;
+  if (command.kind === "split" || command.kind === "merge") return command.kind;
   const [mutation] = rowOpsOf(command)[0]!.mutations;
   return mutation !== undefined && "value" in mutation
     ? new TextDecoder().decode(mutation.value.value as Uint8Array)

@@ -1,0 +1,184 @@
+/** Tablets that split and merge in a cluster of real processes. */
+import assert from "node:assert/strict";
+import type { KvClient } from "../../kv/client.ts";
+import { type Kv, put, remove } from "../../kv/kv.ts";
+import { eventually } from "../eventually.ts";
+import { startCluster, type TestCluster } from "./harness.ts";
+import { Workload } from "./workload.ts";
+
+interface Shown {
+  readonly id: string;
+  readonly groupId: number;
+  readonly generation: number;
+  readonly startKey: string;
+  readonly endKey: string | null;
+  readonly primary: number | null;
+  readonly secondaries: readonly number[];
+  readonly epoch: number;
+  readonly rows: number;
+  readonly bytes: number;
+}
+
+async function json<T>(cluster: TestCluster, args: readonly string[]): Promise<T> {
+  const { code, stdout, stderr } = await cluster.penncloud([...args, "--json"]);
+  assert.equal(code, 0, stderr);
+  return JSON.parse(stdout);
+}
+
+const tabletsOf = (cluster: TestCluster) => json<Shown[]>(cluster, ["admin", "tablets"]);
+
+async function assertReplicasEqual(cluster: TestCluster): Promise<void> {
+  const { groups } = await json<{ groups: { gid: number; verdict: string }[] }>(
+    cluster,
+    ["admin", "verify"],
+  );
+  assert.deepEqual(groups.map(({ verdict }) => verdict), groups.map(() => "equal"));
+}
+
+/** A three-backend cluster with small tablets. */
+async function startSmall(store: string): Promise<TestCluster & AsyncDisposable> {
+  const config = await Deno.makeTempFile({ suffix: ".toml" });
+  const text = await Deno.readTextFile(new URL("../../cluster.small.toml", import.meta.url));
+  const keys = store.split("\n").map((line) => line.split(" = ")[0]!);
+  const others = text.split("\n").filter((line) => !keys.some((key) => line.startsWith(`${key} `)));
+  await Deno.writeTextFile(config, others.join("\n").replace("[store]", `[store]\n${store}`));
+  return await startCluster({ config });
+}
+
+Deno.test("a tablet is split and merged by hand while it is written, and nobody notices", async () => {
+  await using cluster = await startCluster();
+  const { kv } = cluster;
+  const work = new Workload(kv, { rows: ["barn", "bell", "boat", "tree"] });
+  await work.progress(200);
+  const split = await json<{ id: number; startKey: string }[]>(cluster, ["admin", "split", "bd"]);
+  assert.deepEqual(split.map(({ startKey }) => startKey), ["", "bd"]);
+  await work.progress(200);
+  await eventually(async () => (await tabletsOf(cluster)).length === 4, "the status shows it");
+  const tablets = await tabletsOf(cluster);
+  const [left, right] = tablets;
+  assert.deepEqual([left!.id, left!.endKey, right!.id, right!.startKey], [
+    `${left!.groupId}.1`,
+    "bd",
+    `${left!.groupId}.2`,
+    "bd",
+  ]);
+  assert.equal(left!.primary, right!.primary);
+  assert.equal(left!.epoch, right!.epoch);
+  assert.equal(right!.secondaries.length, 2);
+  const again = await cluster.penncloud(["admin", "split", "bd"]);
+  assert.equal(again.code, 2);
+  assert.match(again.stderr, /a tablet begins there already/);
+  const merged = await json<unknown[]>(cluster, ["admin", "merge", "bd"]);
+  assert.equal(merged.length, 1);
+  await work.progress(200);
+  await work.stop();
+  assert.deepEqual(work.refused, []);
+  await work.check();
+  await assertReplicasEqual(cluster);
+});
+
+const KIB = 1024;
+const rowName = (i: number) => `b${String(i).padStart(5, "0")}`;
+
+async function fill(kv: Kv, rows: { from: number; to: number }, bytes: number): Promise<void> {
+  let next = rows.from;
+  const lane = async () => {
+    while (next < rows.to) {
+      const i = next++;
+      await put(kv, rowName(i), "c", new Uint8Array(bytes).fill(i % 251));
+    }
+  };
+  await Promise.all(Array.from({ length: 8 }, lane));
+}
+
+/** How long each of a steady trickle of small writes takes while something else goes on. */
+async function writeLatencies(kv: Kv, during: Promise<void>): Promise<number[]> {
+  const latencies: number[] = [];
+  let running = true;
+  void during.finally(() => running = false);
+  for (let i = 0; running; i++) {
+    const startedMs = performance.now();
+    await put(kv, `bzz${i % 7}`, "n", String(i));
+    latencies.push(performance.now() - startedMs);
+    await new Promise((resolve) => setTimeout(resolve, 3));
+  }
+  await during;
+  return latencies.sort((a, b) => a - b);
+}
+
+const at = (sorted: readonly number[], share: number) =>
+  sorted[Math.floor(share * (sorted.length - 1))]!.toFixed(1);
+
+Deno.test("splitting a full tablet of 8 MiB does not hold up writes to it", async () => {
+  await using cluster = await startCluster();
+  const { kv } = cluster;
+  await fill(kv, { from: 0, to: 4096 }, 2 * KIB);
+  const calm = await writeLatencies(kv, new Promise((resolve) => setTimeout(resolve, 2_000)));
+  const splitting = async () => {
+    for (let i = 1; i <= 20; i++) {
+      // Not at the boundaries that the counts have already, so each one reads a bucket.
+      await (kv as KvClient).reshape({ kind: "split", key: `${rowName(200 * i + 7)}x` });
+      await new Promise((resolve) => setTimeout(resolve, 60));
+    }
+  };
+  const beside = await writeLatencies(kv, splitting());
+  console.log(
+    `writes alone: p50 ${at(calm, 0.5)} ms, p99 ${at(calm, 0.99)} ms; beside 20 splits of 8 MiB: ` +
+      `p50 ${at(beside, 0.5)} ms, p99 ${at(beside, 0.99)} ms, longest ${at(beside, 1)} ms`,
+  );
+  await eventually(async () => (await tabletsOf(cluster)).length === 23, "23 tablets");
+  await assertReplicasEqual(cluster);
+});
+
+Deno.test("tablets split as they grow, last through restarts, and merge when they have emptied", async () => {
+  await using cluster = await startSmall("tablet_max_bytes = 1048576");
+  const { kv } = cluster;
+  const rowsBefore = (await tabletsOf(cluster)).find(({ groupId }) => groupId === 1)!.rows;
+  const before = await writeLatencies(kv, new Promise((resolve) => setTimeout(resolve, 2_000)));
+  const filling = fill(kv, { from: 0, to: 640 }, 16 * KIB);
+  const during = await writeLatencies(kv, filling);
+  const grown = async () => {
+    const tablets = (await tabletsOf(cluster)).filter((tablet) => tablet.groupId === 1);
+    const rows = tablets.reduce((sum, tablet) => sum + tablet.rows, 0);
+    return rows >= rowsBefore + 647 && tablets.every((tablet) => tablet.bytes <= KIB * KIB);
+  };
+  await eventually(grown, "ten megabytes to lie in tablets of at most one", { withinMs: 20_000 });
+  const tablets = await tabletsOf(cluster);
+  assert(tablets.length >= 12, `${tablets.length} tablets`);
+  console.log(
+    `small writes beside nothing: p50 ${at(before, 0.5)} ms, p99 ${at(before, 0.99)} ms; beside ` +
+      `10 MiB and ${tablets.length - 3} splits: p50 ${at(during, 0.5)} ms, ` +
+      `p99 ${at(during, 0.99)} ms, longest ${at(during, 1)} ms`,
+  );
+  const group = tablets.filter((tablet) => tablet.groupId === 1);
+  for (const [index, tablet] of group.entries()) {
+    assert.equal(tablet.endKey, group[index + 1]?.startKey ?? tablets[group.length]!.startKey);
+  }
+  await assertReplicasEqual(cluster);
+
+  const backends = ["backend/0", "backend/1", "backend/2"];
+  await Promise.all(backends.map((name) => cluster.crash(name)));
+  await Promise.all(backends.map((name) => cluster.waitReady(name)));
+  const ids = (list: Shown[]) => list.map(({ id, startKey }) => `${id} from ${startKey}`);
+  await eventually(
+    async () => String(ids(await tabletsOf(cluster))) === String(ids(tablets)),
+    "the tablets of before the crash",
+  );
+  for (const i of [0, 319, 639]) {
+    const cell = await kv.get(rowName(i), "c");
+    assert.deepEqual(cell?.value, new Uint8Array(16 * KIB).fill(i % 251));
+  }
+  await assertReplicasEqual(cluster);
+
+  for (let i = 0; i < 640; i += 16) {
+    await Promise.all(
+      Array.from({ length: 16 }, (_, k) => remove(kv, rowName(i + k), "c")),
+    );
+  }
+  await eventually(
+    async () => (await tabletsOf(cluster)).length === 3,
+    "one tablet a group again",
+    { withinMs: 240_000, everyMs: 1_000 },
+  );
+  await assertReplicasEqual(cluster);
+});
