@@ -1216,6 +1216,11 @@ export class Replica {
     const config = this.#config!;
     if (this.#pendingAdd !== null || this.#proposal !== null || this.#isMember(peer)) return;
     if (this.#handOverTo !== null || peer.forgot) return;
+    // Who is silent or stuck would be taken out again at once, and put in again, without end.
+    const { ackTimeoutMs } = this.#timing;
+    if (this.#nowMs - peer.heardMs > ackTimeoutMs) return;
+    const behind = peer.matchLsn < this.#log.lastLsn;
+    if (behind && this.#nowMs - peer.progressMs > ackTimeoutMs) return;
     if (this.#nowMs < this.#promiseUntilMs()) return;
     const below = config.inSync.length < config.minInSync;
     const startDone = below || this.#commitLsn >= this.#epochStartLsn;

@@ -7,7 +7,7 @@ import { type Effect, type Input, Replica } from "../../kv/replica.ts";
 import { ReplicaLog } from "../../kv/replica_log.ts";
 import type { TabletLimits } from "../../kv/tablet_policy.ts";
 import { epoch, groupId, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
-import type { AppendAck, GroupConfig, HeartbeatAck } from "../../proto/replication.ts";
+import type { AppendAck, GroupConfig, HeartbeatAck, Member } from "../../proto/replication.ts";
 
 const GID = groupId(1);
 const TIMING = { heartbeatMs: 100, leaseMs: 600, graceMs: 900, ackTimeoutMs: 500 };
@@ -432,3 +432,40 @@ Deno.test("a primary splits a tablet that outgrows its limit, and merges what st
   for (let i = 0; i < 1_000; i++) settle();
   assert.equal(bench.replica.state.tablets.count, 1);
 });
+
+for (const how of ["silent", "stuck"] as const) {
+  Deno.test(`a primary takes a member that is ${how} out once, and does not put it in again until it is not`, () => {
+    const bench = primary();
+    const [self, one] = config().inSync as [Member, Member];
+    const adopt = (number: number, change: Partial<GroupConfig>) =>
+      bench.step({
+        kind: "config",
+        config: config({ epoch: epoch(number), ...change }),
+        learners: [],
+      });
+    adopt(2, { inSync: [self, one] });
+    bench.sync();
+    bench.put("x");
+    bench.sync();
+    const proposals = () =>
+      bench.effects.flatMap((effect) => effect.kind === "propose" ? [effect.change.kind] : []);
+    const pass = (ms: number) => {
+      for (let passed = 0; passed < ms; passed += 50) {
+        bench.nowMs += 50;
+        if (how === "stuck") bench.promise(1);
+        bench.step({ kind: "tick" });
+      }
+    };
+    pass(3_000);
+    assert(proposals().every((kind) => kind === "remove") && proposals().length > 0);
+    // Too few are left to write, so it has all that is committed and could become primary.
+    adopt(3, { inSync: [self], eligible: [one] });
+    pass(1_000);
+    assert(!proposals().includes("add"), "it was put in again");
+    bench.meet(1);
+    bench.promise(1);
+    bench.ack(1, 2);
+    bench.step({ kind: "tick" });
+    assert.equal(proposals().at(-1), "add");
+  });
+}
