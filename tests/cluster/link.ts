@@ -1,30 +1,37 @@
 /**
  * A TCP connection's way from one process to another, in the hands of a test: it passes bytes on,
- * and counts lines, until it is told to cut, stall or slow them down.
+ * and counts lines, until it is told to cut, stall or slow them down. Stalling can be done to one
+ * direction alone, as by a switch that has lost half of its mind.
  */
+
+/** there: from the one who called to the one who was called. */
+export type Direction = "there" | "back";
 
 const NEWLINE = 10;
 const CHUNK_BYTES = 64 * 1024;
 
 export class Link {
   readonly #listener: Deno.TcpListener;
-  readonly #targetPort: number;
+  readonly #target: { readonly hostname: string; readonly port: number };
   readonly #conns = new Set<Deno.Conn>();
   #cut = false;
-  #stall: PromiseWithResolvers<void> | null = null;
+  readonly #stalls = new Map<Direction, PromiseWithResolvers<void>>();
   #delayMs = 0;
   /** Lines that passed, in both directions together. */
   lineCount = 0;
   byteCount = 0;
 
-  private constructor(listener: Deno.TcpListener, targetPort: number) {
+  private constructor(
+    listener: Deno.TcpListener,
+    target: { readonly hostname: string; readonly port: number },
+  ) {
     this.#listener = listener;
-    this.#targetPort = targetPort;
+    this.#target = target;
   }
 
-  static open(targetPort: number): Link {
+  static open(targetPort: number, hostname = "127.0.0.1"): Link {
     const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const link = new Link(listener, targetPort);
+    const link = new Link(listener, { hostname, port: targetPort });
     void link.#accept();
     return link;
   }
@@ -36,14 +43,15 @@ export class Link {
   /** Breaks all connections in the middle of whatever they carry, and lets no new one through. */
   cut(): void {
     this.#cut = true;
-    this.#stall?.resolve();
-    this.#stall = null;
+    this.#flow();
     for (const conn of this.#conns) closeQuietly(conn);
   }
 
   /** Holds everything back; connections stay open, as when a cable is pulled. */
-  stall(): void {
-    this.#stall ??= Promise.withResolvers<void>();
+  stall(directions: readonly Direction[] = ["there", "back"]): void {
+    for (const direction of directions) {
+      if (!this.#stalls.has(direction)) this.#stalls.set(direction, Promise.withResolvers<void>());
+    }
   }
 
   slow(delayMs: number): void {
@@ -53,13 +61,17 @@ export class Link {
   heal(): void {
     this.#cut = false;
     this.#delayMs = 0;
-    this.#stall?.resolve();
-    this.#stall = null;
+    this.#flow();
   }
 
   close(): void {
     this.cut();
     closeQuietly(this.#listener);
+  }
+
+  #flow(): void {
+    for (const stall of this.#stalls.values()) stall.resolve();
+    this.#stalls.clear();
   }
 
   async #accept(): Promise<void> {
@@ -79,26 +91,26 @@ export class Link {
     this.#conns.add(near);
     let far: Deno.Conn;
     try {
-      far = await Deno.connect({ hostname: "127.0.0.1", port: this.#targetPort });
+      far = await Deno.connect(this.#target);
     } catch {
       this.#conns.delete(near);
       return closeQuietly(near);
     }
     this.#conns.add(far);
     if (this.#cut) closeQuietly(far);
-    await Promise.all([this.#carry(near, far), this.#carry(far, near)]);
+    await Promise.all([this.#carry(near, far, "there"), this.#carry(far, near, "back")]);
     for (const conn of [near, far]) {
       this.#conns.delete(conn);
       closeQuietly(conn);
     }
   }
 
-  async #carry(from: Deno.Conn, to: Deno.Conn): Promise<void> {
+  async #carry(from: Deno.Conn, to: Deno.Conn, direction: Direction): Promise<void> {
     const buffer = new Uint8Array(CHUNK_BYTES);
     try {
       for (let count; (count = await from.read(buffer)) !== null;) {
         if (this.#delayMs > 0) await new Promise((wake) => setTimeout(wake, this.#delayMs));
-        await this.#stall?.promise;
+        await this.#stalls.get(direction)?.promise;
         const bytes = buffer.subarray(0, count);
         this.byteCount += count;
         for (let at = -1; (at = bytes.indexOf(NEWLINE, at + 1)) >= 0;) this.lineCount++;
@@ -107,6 +119,8 @@ export class Link {
     } catch {
       // One end broke: so does the other.
     }
+    // Nor does the news of an end get through a cable that is pulled.
+    await this.#stalls.get(direction)?.promise;
     closeQuietly(to);
     closeQuietly(from);
   }

@@ -6,7 +6,7 @@ import { decodeText, encodeText, type Kv, type RowResult } from "../../kv/kv.ts"
 import { inLanes, prefixOf, some, type Workload, type WorkloadContext } from "./workload.ts";
 
 const LANES_PER_GROUP = 2;
-const BREATH_MS = 40;
+const BREATH_MS = 100;
 /** A new row then begins: reading one back takes a few pages. */
 const ROW_APPENDS = 1_500;
 const PAGE = 1_000;

@@ -10,14 +10,19 @@
  *
  * Start at {@link runCampaign}. Faults are in nemeses.ts, workloads in workloads.ts.
  */
+import { join } from "node:path";
+import { kvConversation } from "../../proto/kv_wire.ts";
+import { groupId } from "../../proto/ids.ts";
+import type { HistoryEvent } from "../checkers/history.ts";
 import { replicasEqual } from "../cluster/cluster_calls.ts";
+import type { FullCell, Kv } from "../../kv/kv.ts";
 import { SeededRandom } from "../sim/seeded_random.ts";
 import { FaultCluster } from "./fault_cluster.ts";
 import { type Figure, Figures } from "./figures.ts";
 import { type Gap, GapProbe } from "./gap_probe.ts";
 import type { Fault, Nemesis } from "./nemesis.ts";
 import { Tally } from "./tally.ts";
-import { prefixOf, type Workload, type WorkloadContext } from "./workload.ts";
+import { prefixOf, type ReplicaQuestion, type Workload, type WorkloadContext } from "./workload.ts";
 
 /** Nothing is asserted on time, but a cluster that does not mend itself at all is broken. */
 const WHOLE_WITHIN_MS = 150_000;
@@ -25,6 +30,9 @@ const WHOLE_WITHIN_MS = 150_000;
 const CALM_MS = 300;
 const COMBINED_SHARE = 0.25;
 const CLIENT_COUNT = 4;
+/** A request that was passed on this often is not passed on again. */
+const HOPS_MAX = 3;
+const FLUSH_CHARS = 64 * 1024;
 
 export interface CampaignOptions {
   readonly seed: number;
@@ -34,6 +42,8 @@ export interface CampaignOptions {
   readonly workloads: readonly ((context: WorkloadContext) => Workload)[];
   /** Told of everything that happens. */
   readonly onEvent: (event: CampaignEvent) => void;
+  /** Where the recorded history goes, as JSON lines; absent: into the cluster's folder. */
+  readonly historyFile?: string;
 }
 
 export type CampaignEvent =
@@ -70,16 +80,21 @@ export interface CampaignResult {
     readonly refused: Readonly<Record<string, number>>;
   };
   readonly checked: readonly string[];
-  /** Each begins with "GUARANTEE BROKEN", except that a cluster did not mend itself. */
+  /** "GUARANTEE BROKEN: …", "NOT MENDED …" or "NOT SERVED: …". */
   readonly violations: readonly string[];
-  /** Where the cluster's folders were kept; null when there is nothing to look for. */
+  /** Where the cluster's folders and the history were kept; null when there is nothing to look for. */
   readonly keptDir: string | null;
+  readonly historyFile: string | null;
 }
 
 export async function runCampaign(options: CampaignOptions): Promise<CampaignResult> {
   const loadBefore = Deno.loadavg()[0]!, startedMs = performance.now();
-  const cluster = await FaultCluster.start({ backends: options.backends });
-  const campaign = new Campaign(cluster, options);
+  const cluster = await FaultCluster.start({
+    backends: options.backends,
+    links: options.nemeses.some((nemesis) => nemesis.needsLinks),
+  });
+  const history = new LineFile(options.historyFile ?? join(cluster.dir, "history.jsonl"));
+  const campaign = new Campaign(cluster, history, options);
   try {
     options.onEvent({
       event: "started",
@@ -89,6 +104,7 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRes
     await campaign.run();
   } finally {
     await cluster.stop();
+    history.close();
   }
   const broken = campaign.violations.length > 0;
   if (!broken) await cluster.removeFolder();
@@ -98,6 +114,7 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRes
     seconds: (performance.now() - startedMs) / 1000,
     load: [loadBefore, Deno.loadavg()[0]!],
     keptDir: broken ? cluster.dir : null,
+    historyFile: broken || options.historyFile !== undefined ? history.path : null,
   };
 }
 
@@ -110,11 +127,14 @@ class Campaign {
   readonly #tally = new Tally();
   readonly #faultCounts: Record<string, number> = {};
   readonly #workloads: readonly Workload[];
+  /** Of its own, so that what it does is not among what clients did. */
+  readonly #kv: Kv;
   /** Nemeses in the order of their turns; dealt anew when used up, so that each gets its turn. */
   #deck: Nemesis[] = [];
 
-  constructor(cluster: FaultCluster, options: CampaignOptions) {
+  constructor(cluster: FaultCluster, history: LineFile, options: CampaignOptions) {
     this.#cluster = cluster;
+    this.#kv = cluster.connect();
     this.#options = options;
     this.#random = new SeededRandom(options.seed);
     const context: WorkloadContext = {
@@ -122,6 +142,13 @@ class Campaign {
       groups: cluster.groups,
       random: new SeededRandom(options.seed + 1),
       tally: this.#tally,
+      askReplica: askReplicaOf(cluster),
+      onHistory: (event: HistoryEvent) => history.write(JSON.stringify(event)),
+      keep: (name, lines) => {
+        Deno.mkdirSync(join(cluster.dir, "evidence"), { recursive: true });
+        const path = join(cluster.dir, "evidence", `${name}.jsonl`);
+        Deno.writeTextFileSync(path, [...lines, ""].join("\n"));
+      },
     };
     this.#workloads = options.workloads.map((make) => make(context));
   }
@@ -149,7 +176,10 @@ class Campaign {
       ),
     );
     const untilMs = performance.now() + this.#options.durationMs;
-    while (performance.now() < untilMs && this.violations.length === 0) await this.#oneFault();
+    while (performance.now() < untilMs && this.violations.length === 0) {
+      await this.#oneFault();
+      for (const workload of this.#workloads) await workload.settle?.(this.#kv);
+    }
     stop.abort();
     await running;
     if (this.violations.length === 0) await this.#check();
@@ -174,16 +204,20 @@ class Campaign {
     this.#options.onEvent({ event: "strike", fault: name, what });
 
     const roles = await this.#rolesOf([...fault.victims, ...(second?.victims ?? [])]);
-    const kv = this.#cluster.connect();
     const probes = this.#cluster.groups.map((group) => ({
       group: group.id,
       role: roles.get(group.id) ?? "other" as const,
-      probe: new GapProbe(kv, `${prefixOf(group)}-probe`),
+      probe: new GapProbe(this.#kv, `${prefixOf(group)}-probe`),
     }));
     try {
       await sleep(CALM_MS);
+      const failedBefore = this.#tally.failedCount;
       const strikeMs = performance.now();
       const endedMs = await strike(fault, second, this.#random);
+      const failed = this.#tally.failedCount - failedBefore;
+      if (fault.harmless && second === null && failed > 0) {
+        this.violations.push(`NOT SERVED: ${failed} operations failed during "${what}"`);
+      }
       await this.#cluster.waitWhole({ withinMs: WHOLE_WITHIN_MS });
       await this.#acknowledged(probes.map(({ probe }) => probe));
       const gaps = probes.map(({ group, role, probe }): TabletGap & { gap: Gap } => {
@@ -191,7 +225,7 @@ class Campaign {
         const atMs = Math.round(gap.fromMs - strikeMs);
         return { group, role, ms: Math.round(gap.ms), atMs, gap };
       });
-      if (second === null) this.#measure(nemesis, gaps, endedMs);
+      if (second === null) this.#measure(fault, gaps, endedMs);
       this.#options.onEvent({
         event: "mended",
         fault: name,
@@ -234,20 +268,19 @@ class Campaign {
     }
   }
 
-  #measure({ gaps: names }: Nemesis, gaps: readonly (TabletGap & { gap: Gap })[], endedMs: number) {
+  #measure({ gaps: names }: Fault, gaps: readonly (TabletGap & { gap: Gap })[], endedMs: number) {
     if (names === undefined) return;
     for (const { role, gap } of gaps) {
-      if (role === "other") continue;
-      const ms = names.sinceEnd ? Math.max(0, gap.fromMs + gap.ms - endedMs) : gap.ms;
-      this.#figures.add(names[role], ms);
+      const name = names[role];
+      if (name === undefined) continue;
+      this.#figures.add(name, names.sinceEnd ? Math.max(0, gap.fromMs + gap.ms - endedMs) : gap.ms);
     }
   }
 
   async #check(): Promise<void> {
     this.#options.onEvent({ event: "checking" });
-    const kv = this.#cluster.connect();
     for (const workload of this.#workloads) {
-      for (const problem of await workload.check(kv)) {
+      for (const problem of await workload.check(this.#kv)) {
         this.violations.push(`GUARANTEE BROKEN: ${workload.name}: ${problem}`);
       }
     }
@@ -270,6 +303,47 @@ async function strike(first: Fault, second: Fault | null, random: SeededRandom):
   }
   await first.end();
   return performance.now();
+}
+
+/** Asks with no hops left, so that a replica that is not the primary refuses. */
+function askReplicaOf(cluster: FaultCluster) {
+  const { peers } = cluster.connection();
+  return async (question: ReplicaQuestion): Promise<FullCell | null> => {
+    const { node, gid, row, column, timeoutMs } = question;
+    const body = { gid: groupId(gid), hops: HOPS_MAX, row, column };
+    const peer = peers.of("backend", node);
+    const answer = await peer.call(kvConversation, "get", body, undefined, { timeoutMs });
+    const { cell } = answer.body;
+    return cell === null
+      ? null
+      : { column, version: cell.version, size: cell.size, value: answer.payload };
+  };
+}
+
+/** Lines that go to a file a few at a time. */
+class LineFile {
+  readonly #file: Deno.FsFile;
+  #waiting = "";
+
+  constructor(readonly path: string) {
+    this.#file = Deno.openSync(path, { write: true, create: true, truncate: true });
+  }
+
+  write(line: string): void {
+    this.#waiting += line + "\n";
+    if (this.#waiting.length >= FLUSH_CHARS) this.#flush();
+  }
+
+  close(): void {
+    this.#flush();
+    this.#file.close();
+  }
+
+  #flush(): void {
+    const bytes = new TextEncoder().encode(this.#waiting);
+    this.#waiting = "";
+    for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
+  }
 }
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));

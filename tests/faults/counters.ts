@@ -7,7 +7,7 @@ import { decodeText, type Kv } from "../../kv/kv.ts";
 import { inLanes, prefixOf, some, type Workload, type WorkloadContext } from "./workload.ts";
 
 const LANES_PER_GROUP = 2;
-const BREATH_MS = 60;
+const BREATH_MS = 100;
 
 interface Counter {
   ackedCount: number;

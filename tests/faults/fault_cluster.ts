@@ -6,6 +6,10 @@
  * backends lie on three more (127.0.0.3 to 127.0.0.5), one of each trio on each, as in
  * cluster.hosts.toml. Hosts get copies of the cluster's secret, as an operator would make them.
  *
+ * With links, whatever the nodes of one host say to those of another goes through a link for each host
+ * and node, which a fault can cut. Clients are not behind links: what they see is what the store
+ * does, not what the network did to them.
+ *
  * Everything lies below one folder, which stays behind when a campaign has failed.
  */
 import { join } from "node:path";
@@ -23,6 +27,7 @@ import { supervisorOf } from "../../roles/supervisor_client.ts";
 import { statusOf } from "../cluster/cluster_calls.ts";
 import { freeOffset, PENNCLOUD, processesOf } from "../cluster/harness.ts";
 import { eventually } from "../eventually.ts";
+import { LinkNet } from "./link_net.ts";
 
 const COPIED = ["cluster.json", "secret", "tls_cert.pem", "tls_key.pem"];
 const BACKEND_HOSTS = 3;
@@ -35,6 +40,8 @@ export interface FaultClusterOptions {
   readonly backends: number;
   /** Lines for `[store]`. */
   readonly store?: string;
+  /** Puts links between the hosts. */
+  readonly links?: boolean;
 }
 
 /** One host: its supervisor and the nodes that the configuration places on its address. */
@@ -53,8 +60,9 @@ export class FaultHost {
     this.#configFile = configFile;
   }
 
-  get isUp(): boolean {
-    return this.#process !== null;
+  /** Of the link over which this host's nodes reach that one. */
+  linkTo(node: string): string {
+    return `${this.address}>${node}`;
   }
 
   start(): void {
@@ -124,39 +132,42 @@ export class FaultCluster {
     readonly hosts: readonly FaultHost[],
     readonly secret: Uint8Array,
     readonly clusterId: string,
+    /** Null without links. */
+    readonly net: LinkNet | null,
   ) {
     this.groups = planGroups(config);
   }
 
   static async start(options: FaultClusterOptions): Promise<FaultCluster> {
     const dir = await Deno.makeTempDir({ prefix: "penncloud-faults-" });
-    const draft = join(dir, "draft.toml");
-    await Deno.writeTextFile(draft, configText(options, 0));
-    const offset = await freeOffset(draft);
     const configFile = join(dir, "cluster.toml");
-    await Deno.writeTextFile(configFile, configText(options, offset));
-    await Deno.remove(draft);
+    const offset = await offsetFor(configFile, options);
     const { config } = await loadConfig({ path: configFile });
-    const addresses = [...new Set(config.node.map((node) => node.host))];
-    const hosts = addresses.map((address, index) => {
+    const net = options.links === true ? new LinkNet() : null;
+    const hosts: FaultHost[] = [];
+    for (const address of new Set(config.node.map((node) => node.host))) {
       const nodes = config.node.filter((node) => node.host === address);
-      return new FaultHost(address, join(dir, `host-${index}`), nodes, configFile);
-    });
-    const [first, ...others] = hosts;
-    const { secret, clusterId } = await openClusterFolder(first!.dir, { config, create: true });
-    // There are no accounts here, and a store that is under attack is no place to make one.
-    await markAdminMade(first!.dir);
-    for (const host of others) {
-      await Deno.mkdir(host.dir);
-      for (const name of COPIED) await Deno.copyFile(join(first!.dir, name), join(host.dir, name));
+      const file = join(dir, `host-${hosts.length}.toml`);
+      const host = new FaultHost(address, join(dir, `host-${hosts.length}`), nodes, file);
+      hosts.push(host);
+      const places = new Map<string, Place>();
+      for (const node of net === null ? [] : config.node) {
+        const name = nameOf(node), target = { hostname: node.host, port: node.port };
+        if (node.host === address) continue;
+        const port = await net!.open(host.linkTo(name), target);
+        places.set(name, { host: "127.0.0.1", port });
+      }
+      await Deno.writeTextFile(file, configText({ ...options, offset, places }));
     }
-    const cluster = new FaultCluster(config, dir, hosts, secret, clusterId);
+    const { secret, clusterId } = await makeFolders(hosts, config);
+    const cluster = new FaultCluster(config, dir, hosts, secret, clusterId, net);
     try {
       for (const host of hosts) host.start();
       await cluster.waitWhole({ withinMs: START_DEADLINE_MS });
       return cluster;
     } catch (error) {
       for (const host of hosts) await host.crash();
+      net?.close();
       const said = hosts.map((host) => `${host.address}: ${host.output}`).join("\n");
       throw new Error(`The cluster in ${dir} did not start:\n${said}`, { cause: error });
     }
@@ -190,6 +201,10 @@ export class FaultCluster {
 
   /** A client with connections of its own. */
   connect(): KvClient {
+    return this.connection().kv;
+  }
+
+  connection(): KvConnection {
     const connection = connectKv({
       config: this.config,
       node: { role: "client" as Role, id: this.#connections.length, host: "", port: 0, zone: "" },
@@ -201,7 +216,7 @@ export class FaultCluster {
       env: realEnv({ node: "test", log: openLog({ node: "test", threshold: "off" }) }),
     });
     this.#connections.push(connection);
-    return connection.kv;
+    return connection;
   }
 
   supervisorOf(name: string) {
@@ -269,6 +284,7 @@ export class FaultCluster {
     const [coordinator, ...others] = this.hosts;
     await Promise.all(others.map((host) => host.stop()));
     await coordinator!.stop();
+    this.net?.close();
   }
 
   async removeFolder(): Promise<void> {
@@ -287,9 +303,45 @@ export function sendSignal(pid: number, signal: Deno.Signal): void {
   }
 }
 
-function configText({ backends, store = "" }: FaultClusterOptions, offset: number): string {
-  const node = (role: string, id: number, host: string, port: number) =>
-    `[[node]]\nrole = "${role}"\nid = ${id}\nhost = "${host}"\nport = ${port + offset}\n`;
+/** The cluster is made on the first host; the others get copies, as from an operator. */
+async function makeFolders([first, ...others]: readonly FaultHost[], config: ClusterConfig) {
+  const folder = await openClusterFolder(first!.dir, { config, create: true });
+  // There are no accounts here, and a store that is under attack is no place to make one.
+  await markAdminMade(first!.dir);
+  for (const host of others) {
+    await Deno.mkdir(host.dir);
+    for (const name of COPIED) await Deno.copyFile(join(first!.dir, name), join(host.dir, name));
+  }
+  return folder;
+}
+
+/** Writes the configuration that clients have, with free ports; gives what was added to them. */
+async function offsetFor(configFile: string, options: FaultClusterOptions): Promise<number> {
+  const write = (offset: number) =>
+    Deno.writeTextFile(configFile, configText({ ...options, offset, places: new Map() }));
+  await write(0);
+  const offset = await freeOffset(configFile);
+  await write(offset);
+  return offset;
+}
+
+interface Place {
+  readonly host: string;
+  readonly port: number;
+}
+
+function configText(
+  { backends, store = "", offset, places }: FaultClusterOptions & {
+    readonly offset: number;
+    /** Where nodes are that are not where they listen: at the near end of a link. */
+    readonly places: ReadonlyMap<string, Place>;
+  },
+): string {
+  const node = (role: string, id: number, ownHost: string, ownPort: number) => {
+    const own = { host: ownHost, port: ownPort + offset };
+    const { host, port } = places.get(`${role}/${id}`) ?? own;
+    return `[[node]]\nrole = "${role}"\nid = ${id}\nhost = "${host}"\nport = ${port}\n`;
+  };
   const nodes = [node("coordinator", 0, "127.0.0.2", 9999)];
   for (let id = 0; id < backends; id++) {
     nodes.push(node("backend", id, `127.0.0.${3 + id % BACKEND_HOSTS}`, 10_000 + id));

@@ -13,6 +13,10 @@ export interface Fault {
   readonly what: string;
   /** Backends that are away because of it: what that costs their tablets is measured. */
   readonly victims: readonly string[];
+  /** What gaps are called, by what a victim was for the tablet. Absent: they are not measured. */
+  readonly gaps?: GapNames;
+  /** No operation may fail because of it. */
+  readonly harmless?: boolean;
   /** Between begin and end; 0 for a blow that is over at once. */
   readonly holdMs: number;
   begin(): Promise<void>;
@@ -20,8 +24,10 @@ export interface Fault {
 }
 
 export interface GapNames {
-  readonly primary: string;
-  readonly secondary: string;
+  readonly primary?: string;
+  readonly secondary?: string;
+  /** Tablets that no victim belongs to. */
+  readonly other?: string;
   /** Counts from the end of the fault, not from the last write before it: time to writable. */
   readonly sinceEnd?: boolean;
 }
@@ -33,8 +39,8 @@ export interface Nemesis {
   readonly about: string;
   /** Whether another fault may strike while this one holds. */
   readonly combines: boolean;
-  /** What its gaps are called, by what the victim was for the tablet. Absent: they are not measured. */
-  readonly gaps?: GapNames;
+  /** Whether the cluster has to have links between its hosts. */
+  readonly needsLinks?: boolean;
   /** Null, or the reason why this machine cannot do it. */
   whyNot?(): Promise<string | null>;
   plan(cluster: FaultCluster, random: SeededRandom): Promise<Fault>;
@@ -47,6 +53,12 @@ export async function drawPrimary(cluster: FaultCluster, random: SeededRandom): 
   if (primaries.length === 0) throw new Error("No tablet has a primary");
   return `backend/${random.pick(primaries)}`;
 }
+
+/** Figures for both roles of who was hit. */
+export const hit = (how: string): GapNames => ({
+  primary: `primary ${how}`,
+  secondary: `secondary ${how}`,
+});
 
 /** Uniform between the two, whole milliseconds. */
 export const drawMs = (random: SeededRandom, min: number, max: number): number =>

@@ -1,7 +1,7 @@
 /** Faults of processes and hosts: killed, stopped, paused, and everything at once. */
 import type { SeededRandom } from "../sim/seeded_random.ts";
-import { type FaultCluster, sendSignal } from "./fault_cluster.ts";
-import { drawMs, drawPrimary, type Fault, type Nemesis, ordersOf } from "./nemesis.ts";
+import { type FaultCluster, nameOf, sendSignal } from "./fault_cluster.ts";
+import { drawMs, drawPrimary, type Fault, hit, type Nemesis, ordersOf } from "./nemesis.ts";
 
 const COORDINATOR = "coordinator/0";
 
@@ -10,7 +10,6 @@ export const kill: Nemesis = {
   name: "kill",
   about: "kill -9 of a primary; its supervisor starts it again at once",
   combines: true,
-  gaps: { primary: "primary killed, host alive", secondary: "secondary killed, host alive" },
   plan: async (cluster, random) => await killOf(cluster, await drawPrimary(cluster, random)),
 };
 
@@ -19,6 +18,7 @@ async function killOf(cluster: FaultCluster, victim: string): Promise<Fault> {
   return {
     what: `kill -9 ${victim}`,
     victims: victim === COORDINATOR ? [] : [victim],
+    gaps: hit("killed, host alive"),
     holdMs: 0,
     begin: () => Promise.resolve(sendSignal(pid, "SIGKILL")),
     end: () => Promise.resolve(),
@@ -29,13 +29,13 @@ export const stop: Nemesis = {
   name: "stop",
   about: "kill -9 of a primary that stays down for 2 to 12 s",
   combines: true,
-  gaps: { primary: "primary killed, stays down", secondary: "secondary killed, stays down" },
   plan: async (cluster, random) => {
     const victim = await drawPrimary(cluster, random);
     const holdMs = drawMs(random, 2_000, 12_000);
     return {
       what: `${victim} down for ${holdMs} ms`,
       victims: [victim],
+      gaps: hit("killed, stays down"),
       holdMs,
       begin: async () => void await cluster.supervisorOf(victim).kill(),
       end: () => cluster.startNode(victim),
@@ -48,13 +48,13 @@ export const host: Nemesis = {
   name: "host",
   about: "a host with its supervisor and all its backends gone for 3 to 10 s",
   combines: false,
-  gaps: { primary: "primary's host gone", secondary: "secondary's host gone" },
   plan: async (cluster, random) => {
     const gone = cluster.hostOf(await drawPrimary(cluster, random));
     const holdMs = drawMs(random, 3_000, 10_000);
     return {
       what: `host ${gone.address} gone for ${holdMs} ms`,
-      victims: gone.nodes.map(({ role, id }) => `${role}/${id}`),
+      victims: gone.nodes.map(nameOf),
+      gaps: hit("lost with its host"),
       holdMs,
       begin: () => gone.crash(),
       end: () => Promise.resolve(gone.start()),
@@ -66,7 +66,6 @@ export const pause: Nemesis = {
   name: "pause",
   about: "SIGSTOP of a primary for 1 to 20 s; it wakes up with everything it knew",
   combines: true,
-  gaps: { primary: "primary paused", secondary: "secondary paused" },
   plan: async (cluster, random) => {
     const victim = await drawPrimary(cluster, random);
     const pid = await cluster.pidOf(victim);
@@ -74,6 +73,7 @@ export const pause: Nemesis = {
     return {
       what: `${victim} paused for ${holdMs} ms`,
       victims: [victim],
+      gaps: hit("paused"),
       holdMs,
       begin: () => Promise.resolve(sendSignal(pid, "SIGSTOP")),
       end: () => Promise.resolve(sendSignal(pid, "SIGCONT")),
@@ -86,16 +86,13 @@ export const killBoth: Nemesis = {
   name: "kill-both",
   about: "kill -9 of the coordinator and of a primary in the same moment",
   combines: false,
-  gaps: {
-    primary: "primary and coordinator killed",
-    secondary: "secondary and coordinator killed",
-  },
   plan: async (cluster, random) => {
     const victim = await drawPrimary(cluster, random);
     const faults = [await killOf(cluster, COORDINATOR), await killOf(cluster, victim)];
     return {
       what: `kill -9 ${COORDINATOR} and ${victim}`,
       victims: [victim],
+      gaps: hit("killed together with the coordinator"),
       holdMs: 0,
       begin: async () => void await Promise.all(faults.map((fault) => fault.begin())),
       end: () => Promise.resolve(),
@@ -113,6 +110,8 @@ export const coordinator: Nemesis = {
     return Promise.resolve({
       what: `${COORDINATOR} down for ${holdMs} ms`,
       victims: [],
+      gaps: { other: "coordinator away" },
+      harmless: true,
       holdMs,
       begin: async () => void await cluster.supervisorOf(COORDINATOR).kill(),
       end: () => cluster.startNode(COORDINATOR),
@@ -130,11 +129,6 @@ export function everything(options: { readonly oneByOne: boolean }): Nemesis {
       ? "the hosts die one after the other and come back in every order"
       : "kill -9 of every process at once; the hosts come back in every order",
     combines: false,
-    gaps: {
-      primary: oneByOne ? "one by one: time to writable" : "everything killed: time to writable",
-      secondary: "",
-      sinceEnd: true,
-    },
     plan: (cluster, random) => {
       const hosts = cluster.hosts.filter(({ nodes }) => nodes[0]!.role === "backend");
       if (orders.length === 0) orders = shuffled(ordersOf(hosts.map((_, i) => i)), random);
@@ -146,6 +140,12 @@ export function everything(options: { readonly oneByOne: boolean }): Nemesis {
         what: `${oneByOne ? "hosts die one by one" : "everything dies"}, back in the order ` +
           `${order.map((i) => hosts[i]!.address.slice(-1)).join("")}, ${apartMs} ms apart`,
         victims: cluster.backends,
+        gaps: {
+          primary: oneByOne
+            ? "one by one: time to writable"
+            : "everything killed: time to writable",
+          sinceEnd: true,
+        },
         holdMs: drawMs(random, 0, 1_000),
         begin: async () => {
           if (!oneByOne) {

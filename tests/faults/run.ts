@@ -1,5 +1,6 @@
 /**
- * `deno task faults [--seed N] [--duration 2m] [--only kill,pause,…] [--backends N] [--json]`: a
+ * `deno task faults [--seed N] [--duration 2m] [--only kill,pause,…] [--backends N]
+ * [--history FILE] [--json]`: a
  * campaign from the command line. Prints what struck, what it cost and what was checked. Exit status 1
  * when a guarantee was broken or the cluster did not mend itself, with where everything was kept and
  * how to run it again; 2 for wrong use.
@@ -19,6 +20,7 @@ const HELP = `deno task faults: real processes under real faults, and a check of
   --duration TIME   for how long, as in 90s, 2m or 1h (default 2m)
   --only A,B        only these faults
   --backends N      a multiple of three (default 3)
+  --history FILE    keeps what clients did and were told, as JSON lines
   --json            one JSON object a line; the last one is the result
 
 faults:
@@ -30,6 +32,7 @@ interface Request {
   readonly backends: number;
   readonly nemeses: readonly Nemesis[];
   readonly json: boolean;
+  readonly historyFile?: string;
 }
 
 if (import.meta.main) {
@@ -50,7 +53,8 @@ if (import.meta.main) {
   else for (const line of resultLines(result)) console.log(line);
   if (result.violations.length > 0) {
     console.error(`\n${result.violations.join("\n")}`);
-    console.error(`data folders and logs: ${result.keptDir}\nrun it again: ${again}`);
+    console.error(`data folders and logs: ${result.keptDir}`);
+    console.error(`history: ${result.historyFile}\nrun it again: ${again}`);
     Deno.exit(1);
   }
 }
@@ -70,6 +74,7 @@ function readRequest(args: readonly string[]): Request {
     backends,
     nemeses: chosen(values.only),
     json: values.json ?? false,
+    ...(values.history === undefined ? {} : { historyFile: values.history }),
   };
 }
 
@@ -82,6 +87,7 @@ function parseFlags(args: readonly string[]) {
         duration: { type: "string" },
         only: { type: "string" },
         backends: { type: "string" },
+        history: { type: "string" },
         json: { type: "boolean" },
         help: { type: "boolean" },
       },

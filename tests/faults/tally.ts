@@ -15,8 +15,8 @@ export class Tally {
     return [...this.refused.values()].reduce((sum, count) => sum + count, 0);
   }
 
-  get count(): number {
-    return this.okCount + this.unknownCount + this.refusedCount;
+  get failedCount(): number {
+    return this.unknownCount + this.refusedCount;
   }
 
   /** Waits for an operation's end and counts it. Errors that are not the store's word are passed on. */

@@ -2,8 +2,9 @@
  * What every workload of a campaign has in common: lanes that do one operation after the other, with
  * a breath in between, until they are told to stop; and a check of everything at the end.
  */
-import type { Kv } from "../../kv/kv.ts";
+import type { FullCell, Kv } from "../../kv/kv.ts";
 import type { GroupPlan } from "../../proto/cluster_config.ts";
+import type { HistoryEvent } from "../checkers/history.ts";
 import type { SeededRandom } from "../sim/seeded_random.ts";
 import type { Tally } from "./tally.ts";
 
@@ -13,12 +14,28 @@ export interface WorkloadContext {
   readonly groups: readonly GroupPlan[];
   readonly random: SeededRandom;
   readonly tally: Tally;
+  /** Asks one replica for a cell. It answers only if it takes itself for the primary. */
+  askReplica(question: ReplicaQuestion): Promise<FullCell | null>;
+  /** Told of everything that recording clients do, as it happens. */
+  onHistory(event: HistoryEvent): void;
+  /** Keeps lines as evidence of what went wrong. */
+  keep(name: string, lines: Iterable<string>): void;
+}
+
+export interface ReplicaQuestion {
+  readonly node: number;
+  readonly gid: number;
+  readonly row: string;
+  readonly column: string;
+  readonly timeoutMs: number;
 }
 
 export interface Workload {
   readonly name: string;
   /** Runs until `stop`; rejects with errors that no store may cause. */
   run(stop: AbortSignal): Promise<void>;
+  /** Called between two faults, when the cluster is whole: judges and forgets what is finished. */
+  settle?(kv: Kv): Promise<void>;
   /** Called in the quiet at the end. One sentence for everything that is wrong. */
   check(kv: Kv): Promise<string[]>;
   /** What was checked, for people: `1200 appends`. */
