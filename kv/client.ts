@@ -140,7 +140,7 @@ export class KvClient implements Kv {
 
   async scan(options: ScanOptions & CallOptions): Promise<ScanPage> {
     checkLimit(options.limit);
-    const { prefix = "", startRow = "", endRow = null, keysOnly } = options;
+    const { prefix = "", startRow = "", endRow = null, keysOnly, snapshot = false } = options;
     const limit = options.limit ?? 100;
     const first = compareKeys(prefix, startRow) > 0 ? prefix : startRow;
     let after = options.after;
@@ -151,17 +151,25 @@ export class KvClient implements Kv {
         startRow: first,
         endRow,
         prefix: prefix === "" ? undefined : prefix,
-        after,
+        after: after === undefined ? undefined : { row: after.row, column: after.column },
         limit: limit - cells.length,
         keysOnly,
+        snapshot: snapshot ? after?.snapshot ?? "new" : undefined,
       });
       const answer = await this.#ask([at], "scan", body, [], options);
       const page = answer.body as {
         cells: (CellHead & { row: string })[];
         next: { row: string; column: string } | null;
+        snapshot?: { gid: number; lsn: number };
       };
       cells.push(...attachCells(page.cells, answer.payload) as (Cell & { row: string })[]);
-      if (page.next !== null) return { cells, next: page.next };
+      if (page.next !== null) {
+        const inSnapshot = page.snapshot === undefined ? {} : { snapshot: page.snapshot };
+        after = { ...page.next, ...inSnapshot };
+        if (cells.length > 0) return { cells, next: after };
+        // Everything that was looked at has come into being since.
+        continue;
+      }
       // This group has no more; its neighbour may.
       const end = answer.route.endKey;
       const done = end === null || (endRow !== null && compareKeys(end, endRow) >= 0) ||

@@ -12,6 +12,7 @@
  * | `row_too_large`     | not_applied | the row would exceed its limit               | spread over rows      |
  * | `session_too_old`   | unknown     | the retry came after its record was dropped  | read, then decide     |
  * | `outcome_unknown`   | unknown     | no answer within the deadline                | read, then decide     |
+ * | `snapshot_too_old`  | not_applied | what a scan has to see is no longer kept     | start the scan over   |
  * | `corrupted`         | not_applied | a stored value fails its checksum            | operator: see verify  |
  *
  * A compare that fails is an answer, not an error: see `RowResult` in kv.ts.
@@ -27,6 +28,7 @@ export type KvErrorCode =
   | "row_too_large"
   | "session_too_old"
   | "outcome_unknown"
+  | "snapshot_too_old"
   | "corrupted";
 
 /** Did my write happen? */

@@ -25,6 +25,7 @@ import {
   type RowOutcome,
   stageRowOp,
 } from "./row_op.ts";
+import { Snapshots, UndoBudget } from "./snapshots.ts";
 import { DEFAULT_BUCKETS, type KeyRange, SavedTablets, Tablets } from "./tablets.ts";
 
 /** Everything but the cells, as it is saved with a checkpoint. */
@@ -49,6 +50,7 @@ const FORGET_EVERY = 1024;
 
 type RowSize = Omit<Counts, "rows">;
 
+const UNDO_BYTES = 1024 * 1024;
 const ALL_KEYS: KeyRange = { startKey: "", endKey: null };
 
 export interface GroupStateOptions {
@@ -57,10 +59,14 @@ export interface GroupStateOptions {
   readonly range?: KeyRange;
   readonly buckets?: BucketLimits;
   readonly saved?: SavedGroupState;
+  /** Memory for what open scans still have to see; shared by the groups of a node. */
+  readonly undo?: UndoBudget;
 }
 
 export class GroupState {
   readonly store: CellStore;
+  /** What scans that began at an earlier position still see. */
+  readonly snapshots: Snapshots;
   readonly #rowBytesMax: number;
   #appliedLsn = toLsn(0);
   #timeMs = 0;
@@ -75,6 +81,7 @@ export class GroupState {
 
   constructor(store: CellStore, options: GroupStateOptions) {
     this.store = store;
+    this.snapshots = new Snapshots(options.undo ?? new UndoBudget(UNDO_BYTES));
     this.#rowBytesMax = options.rowBytesMax;
     const { saved, range = ALL_KEYS, buckets = DEFAULT_BUCKETS } = options;
     this.#tablets = new Tablets(range, buckets, saved?.tablets);
@@ -225,6 +232,7 @@ export class GroupState {
     const before = this.store.get(row, column);
     if (before !== undefined) {
       this.#addToHash(before, -1);
+      this.snapshots.keep(before, this.#appliedLsn);
       if (isBlobRef(before.value)) this.#freedBlobs.push(before.value.blob);
     }
     if (cell === null) this.store.delete(row, column);

@@ -9,6 +9,7 @@
  * process for tests. Rows sort by the bytes of their UTF-8, and so do the columns of a row.
  */
 import type { Version } from "../proto/ids.ts";
+import { KvError } from "./errors.ts";
 
 /** 1 to 1024 bytes of UTF-8, well formed, no NUL. */
 export const KEY_BYTES_MAX = 1024;
@@ -122,15 +123,30 @@ export interface ScanOptions {
   /** Only rows that begin with this; combines with the two above. */
   readonly prefix?: string;
   /** Continue behind this cell: a former page's `next`. */
-  readonly after?: { readonly row: string; readonly column: string };
+  readonly after?: ScanPosition;
   readonly limit?: number;
   readonly keysOnly?: boolean;
+  /**
+   * All pages show the state at the first one, however much is written meanwhile: one snapshot for
+   * each replica group that the range touches, taken when the scan gets there. There is no snapshot
+   * over several groups. A snapshot is kept for 30 seconds, less when a lot is overwritten, and not
+   * beyond a change of primary; then a page fails with `snapshot_too_old`, and the scan has to be
+   * started over, as `scanSnapshot` does.
+   */
+  readonly snapshot?: boolean;
+}
+
+export interface ScanPosition {
+  readonly row: string;
+  readonly column: string;
+  /** Of a scan with `snapshot`: which one. */
+  readonly snapshot?: { readonly gid: number; readonly lsn: number };
 }
 
 export interface ScanPage {
   /** Cells by row, then column. A row may go on on the next page. */
   readonly cells: readonly (Cell & { readonly row: string })[];
-  readonly next: { readonly row: string; readonly column: string } | null;
+  readonly next: ScanPosition | null;
 }
 
 export interface CallOptions {
@@ -161,7 +177,10 @@ export interface Kv {
   get(row: string, column: string, options?: CallOptions): Promise<FullCell | null>;
   /** One page of a row's columns, in order: one linearizable read of the row. */
   getRow(row: string, options?: RowPageOptions & CallOptions): Promise<RowPage>;
-  /** One page of a key range; each page is consistent in itself, pages follow each other in time. */
+  /**
+   * One page of a key range; each page is consistent in itself, pages follow each other in time
+   * unless `snapshot` is asked for.
+   */
   scan(options: ScanOptions & CallOptions): Promise<ScanPage>;
   /** The primitive: checks all conditions, then applies all mutations, atomically. */
   apply(op: RowOp, options?: CallOptions): Promise<RowResult>;
@@ -215,6 +234,47 @@ export async function remove(
   options?: CallOptions,
 ): Promise<void> {
   await kv.apply({ row, mutations: [{ kind: "delete", column }] }, options);
+}
+
+/** Times that `scanSnapshot` starts over before it gives up. */
+const SCAN_ATTEMPTS = 4;
+
+/**
+ * All cells of a range as they were at one moment (one for each replica group), in memory. Starts over
+ * when a snapshot was given up half-way.
+ *
+ * @param options `cellsMax` bounds what is collected; the default is 10 000
+ * @throws {KvError} `invalid_request` when there are more; `snapshot_too_old` when no attempt got through
+ */
+export async function scanSnapshot(
+  kv: Kv,
+  options: Omit<ScanOptions, "after" | "snapshot"> & CallOptions & { readonly cellsMax?: number },
+): Promise<ScanPage["cells"]> {
+  const { cellsMax = 10_000, ...range } = options;
+  for (let attempt = 1;; attempt++) {
+    try {
+      const cells: ScanPage["cells"][number][] = [];
+      let after: ScanPosition | null = null;
+      do {
+        const position: { after?: ScanPosition } = after === null ? {} : { after };
+        const page: ScanPage = await kv.scan({
+          limit: PAGE_CELLS_MAX,
+          ...range,
+          ...position,
+          snapshot: true,
+        });
+        cells.push(...page.cells);
+        if (cells.length > cellsMax) {
+          throw new KvError("invalid_request", `The range holds more than ${cellsMax} cells`);
+        }
+        after = page.next;
+      } while (after !== null);
+      return cells;
+    } catch (error) {
+      const tooOld = error instanceof KvError && error.code === "snapshot_too_old";
+      if (!tooOld || attempt >= SCAN_ATTEMPTS) throw error;
+    }
+  }
 }
 
 export const encodeJson = (value: unknown): Uint8Array => encoder.encode(JSON.stringify(value));

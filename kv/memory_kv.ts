@@ -6,7 +6,7 @@
  * before the operation is applied.
  */
 import { lsn } from "../proto/ids.ts";
-import { isBlobRef, type StoredCell } from "./cell_store.ts";
+import { type CellRange, isBlobRef, type StoredCell } from "./cell_store.ts";
 import { GroupState } from "./group_state.ts";
 import {
   type Cell,
@@ -66,11 +66,31 @@ export class MemoryKv implements Kv {
 
   async scan(options: ScanOptions): Promise<ScanPage> {
     await this.#beforeCall("scan", options.prefix ?? options.startRow ?? "");
-    const page = readScanPage(this.#state.store, options, { startKey: "", endKey: null });
-    return {
-      cells: page.cells.map((cell) => ({ row: cell.row, ...toCell(cell, options) })),
-      next: page.next,
-    };
+    const bounds = { startKey: "", endKey: null };
+    const { store, snapshots } = this.#state;
+    if (options.snapshot !== true) {
+      const page = readScanPage(store, options, bounds);
+      return { cells: page.cells.map((cell) => toRowCell(cell, options)), next: page.next };
+    }
+    const at = lsn(options.after?.snapshot?.lsn ?? this.#state.appliedLsn);
+    if (options.after?.snapshot === undefined) snapshots.open(at, 0);
+    snapshots.check(at, 0);
+    let { after } = options;
+    for (;;) {
+      const source = { range: (range: CellRange) => snapshots.range(store, at, range) };
+      const page = readScanPage(
+        source,
+        after === undefined ? options : { ...options, after },
+        bounds,
+      );
+      const cells = page.cells.map((cell) => toRowCell(cell, options));
+      if (page.next === null) {
+        snapshots.close(at);
+        return { cells, next: null };
+      }
+      after = { ...page.next, snapshot: { gid: 1, lsn: at } };
+      if (cells.length > 0) return { cells, next: after };
+    }
   }
 
   async apply(op: RowOp): Promise<RowResult> {
@@ -105,6 +125,11 @@ function copyValues(op: RowOp): RowOp {
     ),
   };
 }
+
+const toRowCell = (cell: StoredCell, options: { keysOnly?: boolean }) => ({
+  row: cell.row,
+  ...toCell(cell, options),
+});
 
 function toCell(cell: StoredCell, options: { keysOnly?: boolean }): Cell {
   const { column, version, size, value } = cell;

@@ -2,13 +2,15 @@
  * Reading pages of a row or a key range from a cell store. The same code answers at a backend and
  * in `MemoryKv`. A page ends at its limit of cells or at 1 MiB of values, whichever comes first.
  */
-import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
+import { type CellRange, type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
 import { compareKeys, prefixEnd } from "./key_order.ts";
 import { PAGE_CELLS_MAX, type RowPageOptions, type ScanOptions } from "./kv.ts";
 import { KvError } from "./errors.ts";
+import type { HiddenCell } from "./snapshots.ts";
 
 const PAGE_BYTES_MAX = 1024 * 1024;
 const PAGE_CELLS_DEFAULT = 100;
+const HIDDEN_MAX = 4096;
 
 export interface StoredPage<Next> {
   readonly cells: readonly StoredCell[];
@@ -59,10 +61,15 @@ function rowPageFrom(
     : { from: { row, column: end }, inclusive: false };
 }
 
+/** Where a page reads: a store as it is, or a snapshot of one with cells that are hidden in it. */
+export interface ScanSource {
+  range(range: Omit<CellRange, "reverse">): Iterable<StoredCell | HiddenCell>;
+}
+
 /** One page of a key range, cut to `[startKey, endKey)` of the tablet or group that is asked. */
 export function readScanPage(
-  store: CellStore,
-  options: ScanOptions,
+  source: ScanSource,
+  options: Omit<ScanOptions, "snapshot">,
   bounds: { startKey: string; endKey: string | null },
 ): StoredPage<{ row: string; column: string }> {
   const { prefix = "", after, keysOnly = false } = options;
@@ -74,10 +81,16 @@ export function readScanPage(
   const range = resume
     ? { from: after, inclusive: false }
     : { from: { row: startRow, column: "" } };
-  for (const cell of store.range(range)) {
+  let hiddenCount = 0;
+  for (const cell of source.range(range)) {
     if (prefix !== "" && !cell.row.startsWith(prefix)) break;
     if (options.endRow != null && compareKeys(cell.row, options.endRow) >= 0) break;
     if (bounds.endKey !== null && compareKeys(cell.row, bounds.endKey) >= 0) break;
+    if ("hidden" in cell) {
+      // One page is read in one turn of the event loop, so there is an end to what it passes over.
+      if (++hiddenCount < HIDDEN_MAX) continue;
+      return { cells: page.cells, next: { row: cell.row, column: cell.column } };
+    }
     if (!page.add(cell)) {
       return { cells: page.cells, next: { row: page.last!.row, column: page.last!.column } };
     }

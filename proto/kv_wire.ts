@@ -68,10 +68,14 @@ export const ScanRequest = z.object({
   endRow: z.string().max(1024).nullable().optional(),
   prefix: z.string().max(1024).optional(),
   after: z.object({ row: Key, column: z.string().max(1024) }).optional(),
+  /** Of one group as of one position: "new", or the one that an earlier answer named. */
+  snapshot: z.union([z.literal("new"), z.object({ gid: GroupId, lsn: Lsn })]).optional(),
 });
 export const ScanReply = z.object({
   cells: z.array(CellHead.extend({ row: z.string() })),
+  /** With a snapshot the page may be empty and yet not the last. */
   next: z.object({ row: z.string(), column: z.string() }).nullable(),
+  snapshot: z.object({ gid: GroupId, lsn: Lsn }).optional(),
 });
 
 /** Details of a `not_primary` error. */

@@ -17,6 +17,7 @@ import { CorruptionError } from "../kv/errors.ts";
 import { GroupState, SavedGroupState } from "../kv/group_state.ts";
 import { mutated } from "../kv/mutant.ts";
 import { type Effect, type Input, type LogRecord, Replica, type Self } from "../kv/replica.ts";
+import type { ScanSource } from "../kv/pages.ts";
 import type { LogEntry } from "../kv/replica_log.ts";
 import type { RowOutcome } from "../kv/row_op.ts";
 import type { TabletChange } from "../kv/tablet_policy.ts";
@@ -162,6 +163,23 @@ export class GroupShell {
   countRead(row: string): void {
     this.readCount += 1;
     this.#traffic.read(this.#replica.state.tablets.idAt(row));
+  }
+
+  /**
+   * The state as of `lsn`, or for a new scan as it is now (null), to be read in this very turn.
+   *
+   * @throws {KvError} `snapshot_too_old`, `busy`
+   */
+  snapshot(lsn: Lsn | null): { lsn: Lsn; source: ScanSource; close: () => void } {
+    const { store, snapshots, appliedLsn } = this.#replica.state;
+    const at = lsn ?? appliedLsn, nowMs = this.#env.monotonicMs();
+    if (lsn === null) snapshots.open(at, nowMs);
+    else snapshots.check(at, nowMs);
+    return {
+      lsn: at,
+      source: { range: (range) => snapshots.range(store, at, range) },
+      close: () => snapshots.close(at),
+    };
   }
 
   /** Null when the applied state may be read in this very turn; otherwise wait, then ask again. */
@@ -514,6 +532,7 @@ export class GroupShell {
     const nowMs = this.#env.monotonicMs();
     if (nowMs - this.#auditedMs < AUDIT_EVERY_MS) return;
     this.#auditedMs = nowMs;
+    this.#replica.state.snapshots.expire(nowMs);
     try {
       this.#replica.state.audit();
     } catch (error) {

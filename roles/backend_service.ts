@@ -98,8 +98,7 @@ export class BackendService {
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "scan", body, payload);
       await this.#readable(group, body.after?.row ?? body.startRow ?? plan.startKey);
-      const page = this.#guarded(() => readScanPage(group.store, definedOnly(body), plan));
-      return pageAnswer(page, body.keysOnly === true);
+      return this.#scanPage(group, plan, body);
     },
     reshape: async ({ gid, change }) => {
       const group = this.#groupOf(gid, change.key);
@@ -279,6 +278,22 @@ export class BackendService {
     } catch (error) {
       throw this.#damage(error);
     }
+  }
+
+  #scanPage(group: GroupShell, plan: GroupPlan, body: Parameters<KvHandlers["scan"]>[0]) {
+    const { snapshot: wanted, ...options } = definedOnly(body);
+    const keysOnly = options.keysOnly === true;
+    if (wanted === undefined) {
+      const page = this.#guarded(() => readScanPage(group.store, options, plan));
+      return pageAnswer(page, keysOnly);
+    }
+    const { gid } = group;
+    const known = wanted !== "new" && wanted.gid === gid ? wanted.lsn : null;
+    const { lsn, source, close } = group.snapshot(known);
+    const page = this.#guarded(() => readScanPage(source, options, plan));
+    if (page.next === null) close();
+    const { body: answer, payload } = pageAnswer(page, keysOnly);
+    return { body: { ...answer, snapshot: { gid, lsn } }, payload };
   }
 
   #guarded<T>(read: () => T): T {

@@ -41,6 +41,10 @@ const KV_ANSWERS: Record<KvErrorCode, () => ApiError> = {
   busy: () => new ApiError(503, "busy", "Too much at once. Try again.", { headers: RETRY_SOON }),
   outcome_unknown: () => new ApiError(503, "outcome_unknown", UNKNOWN, { headers: RETRY_SOON }),
   session_too_old: () => new ApiError(503, "outcome_unknown", UNKNOWN, { headers: RETRY_SOON }),
+  snapshot_too_old: () =>
+    new ApiError(503, "unavailable", "This took too long to read at once. Try again.", {
+      headers: RETRY_SOON,
+    }),
   disk_full: () =>
     new ApiError(507, "disk_full", "The disk is full. What is stored stays readable."),
   row_too_large: () => new ApiError(413, "too_large", "This is more than fits in one place."),

@@ -1,8 +1,6 @@
 /** Memory for clean cells, shared by all groups of a node. */
+import { memoryBytes } from "../cell_memory.ts";
 import type { StoredCell } from "../cell_store.ts";
-
-/** What a cell takes in memory besides its keys and its value, roughly. */
-export const CELL_OVERHEAD_BYTES = 160;
 
 /** Clean cells of all groups of a node, the least recently used of which go first. */
 export class CacheBudget {
@@ -45,9 +43,4 @@ export class CacheBudget {
   clear(prefix: string): void {
     for (const key of this.#cells.keys()) if (key.startsWith(prefix)) this.delete(key);
   }
-}
-
-export function memoryBytes(cell: StoredCell): number {
-  const inline = cell.value instanceof Uint8Array ? cell.size : 32;
-  return CELL_OVERHEAD_BYTES + 2 * (cell.row.length + cell.column.length) + inline;
 }

@@ -25,10 +25,11 @@ import {
   isBlobRef,
   type StoredCell,
 } from "../cell_store.ts";
+import { CELL_OVERHEAD_BYTES, memoryBytes, owned } from "../cell_memory.ts";
 import { CorruptionError } from "../errors.ts";
 import { invariant } from "../invariant.ts";
 import { comparePositions, SortedCells } from "../sorted_cells.ts";
-import { type CacheBudget, CELL_OVERHEAD_BYTES, memoryBytes } from "./cache_budget.ts";
+import type { CacheBudget } from "./cache_budget.ts";
 import {
   checkpointPath,
   explainSqlite,
@@ -378,10 +379,4 @@ const LAST: CellPosition = { row: "\u{10ffff}".repeat(257), column: "" };
 
 function dirtyBytesOf(row: string, column: string, cell: StoredCell | null): number {
   return cell === null ? CELL_OVERHEAD_BYTES + 2 * (row.length + column.length) : memoryBytes(cell);
-}
-
-function owned(cell: StoredCell): StoredCell {
-  const { value } = cell;
-  if (!(value instanceof Uint8Array) || value.byteLength === value.buffer.byteLength) return cell;
-  return { ...cell, value: value.slice() };
 }

@@ -59,6 +59,7 @@ const KV_ERROR_CODES: Record<KvErrorCode, true> = {
   disk_full: true,
   row_too_large: true,
   session_too_old: true,
+  snapshot_too_old: true,
   outcome_unknown: true,
   corrupted: true,
 };

@@ -1,7 +1,7 @@
 /** Tablets that split and merge in a cluster of real processes. */
 import assert from "node:assert/strict";
 import type { KvClient } from "../../kv/client.ts";
-import { type Kv, put, remove } from "../../kv/kv.ts";
+import { decodeText, type Kv, put, remove, scanSnapshot } from "../../kv/kv.ts";
 import { eventually } from "../eventually.ts";
 import { startCluster, type TestCluster } from "./harness.ts";
 import { Workload } from "./workload.ts";
@@ -180,5 +180,65 @@ Deno.test("tablets split as they grow, last through restarts, and merge when the
     "one tablet a group again",
     { withinMs: 240_000, everyMs: 1_000 },
   );
+  await assertReplicasEqual(cluster);
+});
+
+Deno.test("a scan sees one state while rows are moved, tablets split and cells evicted", async () => {
+  await using cluster = await startSmall("tablet_max_bytes = 1048576\nmemory_bytes = 8388608");
+  const { kv } = cluster;
+  // What a snapshot has to show: amounts that add up, because every transfer changes two rows at once.
+  const accounts = 60, each = 1_000;
+  const filler = new Uint8Array(30 * KIB);
+  for (let i = 0; i < accounts; i++) {
+    await put(kv, rowName(i), "amount", String(each));
+    for (let k = 0; k < 3; k++) await put(kv, rowName(i), `filler${k}`, filler);
+  }
+  let running = true, transfers = 0;
+  const transfer = async (from: number, to: number) => {
+    const row = rowName(from), other = rowName(to);
+    const add = (by: number) => [{ kind: "add" as const, column: "amount", by }];
+    const result = await kv.transact([{ row, mutations: add(-7) }, {
+      row: other,
+      mutations: add(7),
+    }]);
+    assert(result.applied);
+    transfers += 1;
+  };
+  const writing = Promise.all(Array.from({ length: 3 }, async (_, writer) => {
+    for (let i = writer; running; i += 3) {
+      const from = i * 17 % accounts;
+      await transfer(from, (from + 1 + i % 40) % accounts);
+      await put(kv, rowName(i * 5 % accounts), `filler${i % 3}`, filler);
+    }
+  }));
+  let scans = 0, tornSums = 0;
+  const range = { prefix: "b", limit: 7 };
+  for (const untilMs = performance.now() + 12_000; performance.now() < untilMs;) {
+    const cells = await scanSnapshot(kv, range);
+    const sum = (list: typeof cells) =>
+      list.filter(({ row, column }) => /^b\d/.test(row) && column === "amount")
+        .reduce((total, { value }) => total + Number(decodeText(value!)), 0);
+    assert.equal(sum(cells), accounts * each, "a snapshot has lost or made amounts");
+    scans += 1;
+    // The same range without a snapshot, to show that the question is a hard one.
+    const loose: typeof cells[number][] = [];
+    for (let after: (typeof cells)[number] | undefined, done = false; !done;) {
+      const page = await kv.scan({ ...range, ...(after === undefined ? {} : { after }) });
+      loose.push(...page.cells);
+      after = page.cells.at(-1);
+      done = page.next === null;
+    }
+    if (sum(loose) !== accounts * each) tornSums += 1;
+  }
+  running = false;
+  await writing;
+  const group = (await tabletsOf(cluster)).filter(({ groupId }) => groupId === 1);
+  console.log(
+    `${scans} snapshots beside ${transfers} transfers, ${group.length} tablets; without a ` +
+      `snapshot ${tornSums} of ${scans} scans saw other sums`,
+  );
+  assert(scans > 2 && transfers > 50);
+  assert(group.length >= 3, `${group.length} tablets`);
+  assert(tornSums > 0, "the writers were too slow to disturb a scan");
   await assertReplicasEqual(cluster);
 });

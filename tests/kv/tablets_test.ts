@@ -125,7 +125,7 @@ Deno.test("random writes, splits, merges and restarts keep tablets equal to a fl
     { weight: 1, arbitrary: fc.record({ kind: fc.constant("restart" as const) }) },
   );
   fc.assert(
-    fc.property(fc.array(operation, { maxLength: 150 }), (operations) => {
+    fc.property(fc.array(operation, { maxLength: 200, size: "max" }), (operations) => {
       const one = new Replayed(), other = new Replayed({ bytesMax: 5_000, largeBytesMax: 1e6 });
       for (const op of operations) {
         if (op.kind === "put") {
