@@ -15,6 +15,8 @@
  *   B3  at least one member is in sync or eligible
  *   B6  a node that is at a newer epoch than the record means that the metadata went back in time;
  *       the group is then left alone
+ *   B7  a replica that reports damage, or whose log ends before what another knows to be committed,
+ *       is not counted on: its disk has lied
  * Together with the rule of replica.ts that an entry needs all members in sync, and at least
  * `minInSync` of them, they keep this true at every instant: every member that could be elected has
  * every committed entry on its disk.
@@ -22,7 +24,7 @@
  * Start at {@link Coordinator.step}. Follows PacificA (Lin et al. 2008, §2) and Kafka's KIP-966.
  * Not here: where records are kept (disk/metadata.ts), how messages travel (roles/coordinator.ts).
  */
-import type { StoreReport } from "../proto/control.ts";
+import type { GroupReport, StoreReport } from "../proto/control.ts";
 import type { GroupPlan } from "../proto/cluster_config.ts";
 import {
   type Epoch,
@@ -30,6 +32,9 @@ import {
   type GroupId,
   groupId,
   type Incarnation,
+  isCopyOf,
+  type Lsn,
+  lsn as toLsn,
   type NodeId,
   nodeId,
   type StoreId,
@@ -247,11 +252,11 @@ export class Coordinator {
       group.rolledBack = true;
       return;
     }
-    const { primary } = config;
-    const restarted = primary.inc < known.inc && !mutated("restart-not-noticed");
-    if (primary.node === node && primary.store === known.store && restarted) {
-      // The same data folder is open in a newer process, which needs its exclusive lock.
-      this.#elect(gid, group, { reason: "its process restarted", priorReignDead: true });
+    if (config.primary.node === node) this.#judgePrimary(gid, group, known);
+    else if (this.#gaveUp(config, known)) {
+      // Its disk is of no use any more, so no commit should wait for it.
+      const { inc } = known;
+      this.#effects.push({ kind: "memberDown", to: config.primary.node, gid, node, inc });
     }
     if (group.election !== null) {
       group.election.answered.add(node);
@@ -259,6 +264,29 @@ export class Coordinator {
     }
     if (epoch < group.config!.epoch && group.swapping === null) this.#sendConfig(group, node);
     else this.#maybeSendLearners(group);
+  }
+
+  /** A primary's own report may show that its reign is over. */
+  #judgePrimary(gid: GroupId, group: Group, known: KnownNode): void {
+    const { primary } = group.config!;
+    const store = storeIn(known, gid);
+    const restarted = primary.inc < known.inc && !mutated("restart-not-noticed");
+    if (primary.store === store && restarted) {
+      // The same data folder is open in a newer process, which needs its exclusive lock.
+      this.#elect(gid, group, { reason: "its process restarted", priorReignDead: true });
+    } else if (primary.store === store && isSuspect(known, gid)) {
+      this.#elect(gid, group, { reason: "its disk is damaged", priorReignDead: true });
+    } else if (primary.store !== store && isCopyOf(known.store, primary.store)) {
+      this.#elect(gid, group, { reason: "its copy was given up", priorReignDead: true });
+    }
+  }
+
+  /** Whether a node says that its copy which is listed as in sync is damaged or was replaced. */
+  #gaveUp({ gid, inSync }: GroupConfig, known: KnownNode): boolean {
+    return inSync.some((member) =>
+      isCopyOf(known.store, member.store) &&
+      (isSuspect(known, gid) || storeIn(known, gid) !== member.store)
+    );
   }
 
   #onExited(spawnId: string): void {
@@ -271,7 +299,9 @@ export class Coordinator {
         const { config } = group;
         if (config === null || !this.#isElectable(group, node)) continue;
         const { primary } = config;
-        if (primary.node === node && primary.store === known.store && primary.inc <= known.inc) {
+        const isPrimary = primary.node === node && isCopyOf(known.store, primary.store) &&
+          primary.inc <= known.inc;
+        if (isPrimary) {
           this.#elect(gid, group, { reason: "its process ended", priorReignDead: true });
         } else {
           const { inc } = known;
@@ -335,16 +365,17 @@ export class Coordinator {
       return;
     }
     const mayServe = (member: Member) => {
-      const known = this.#nodes.get(member.node);
-      if (known === undefined || known.store !== member.store || known.down) return false;
-      if (!election.answered.has(member.node)) return false;
+      if (!this.#mayCount(gid, member) || !election.answered.has(member.node)) return false;
+      if (this.#forgot(gid, group, member.node)) return false;
       // Its members do not hear it, so it could not lead even if we hear it well.
       return !(election.bySilence && !election.priorReignDead && member.node === oldPrimary);
     };
     const inSync = mutated("non-member-elected")
       ? this.#knownMembers(group).filter(mayServe)
       : config.inSync.filter(mayServe);
-    const outstanding = config.inSync.filter((member) => this.#mayStillAnswer(member, election));
+    const outstanding = config.inSync.filter((member) =>
+      this.#mayCount(gid, member) && !election.answered.has(member.node)
+    );
     const enough = inSync.length >= config.minInSync;
     if (outstanding.length > 0 && waitedMs < this.#timing.pollMs) return;
     if (inSync.length > 0) {
@@ -360,10 +391,28 @@ export class Coordinator {
     }
   }
 
-  #mayStillAnswer(member: Member, election: Election): boolean {
+  /** Whether a node that is not known to be gone has this very copy, and finds it sound. */
+  #mayCount(gid: GroupId, member: Member): boolean {
     const known = this.#nodes.get(member.node);
-    if (known === undefined || known.store !== member.store || known.down) return false;
-    return !election.answered.has(member.node);
+    return known !== undefined && !known.down && storeIn(known, gid) === member.store &&
+      !isSuspect(known, gid);
+  }
+
+  /**
+   * B7: every member that could be elected has all that was ever committed. One whose log ends before
+   * what somebody knows to be committed has lost it, or its report is overtaken by others'; either way
+   * it is not elected by this report.
+   */
+  #forgot(gid: GroupId, group: Group, node: NodeId): boolean {
+    const since = group.config!.forcedEpoch ?? 0;
+    let committed: Lsn = toLsn(0);
+    for (const known of this.#nodes.values()) {
+      const report = groupReport(known, gid);
+      // What a forced election gave up is no longer committed, whoever remembers it.
+      if (report === undefined || report.epoch < since) continue;
+      if (report.commitLsn > committed) committed = report.commitLsn;
+    }
+    return (groupReport(this.#nodes.get(node)!, gid)?.lastLsn ?? 0) < committed;
   }
 
   /** Whether all members in sync but `present` are known to have ended, rather than just silent. */
@@ -380,7 +429,8 @@ export class Coordinator {
         return false;
       }
       if (group.suspects.has(member.node)) return false;
-      const report = this.#nodes.get(member.node)?.report.groups.find((item) => item.gid === gid);
+      const known = this.#nodes.get(member.node);
+      const report = known === undefined ? undefined : groupReport(known, gid);
       return report !== undefined && report.epoch === config!.epoch &&
         report.silentMs < this.#timing.reportTimeoutMs / 2;
     });
@@ -390,7 +440,7 @@ export class Coordinator {
   #best(gid: GroupId, group: Group, candidates: readonly Member[]): Member {
     const rank = (member: Member) => {
       const known = this.#nodes.get(member.node)!;
-      const report = known.report.groups.find((item) => item.gid === gid);
+      const report = groupReport(known, gid);
       return {
         epoch: report?.lastEpoch ?? 0,
         lsn: report?.lastLsn ?? 0,
@@ -467,7 +517,7 @@ export class Coordinator {
       case "add": {
         const { member } = change;
         if (config.inSync.some((item) => item.node === member.node)) return null;
-        if (this.#nodes.get(member.node)?.store !== member.store) return null;
+        if (!this.#mayCount(config.gid, member)) return null;
         const inSync = [...config.inSync, member];
         const eligible = this.#enough(inSync, config)
           ? []
@@ -476,13 +526,12 @@ export class Coordinator {
       }
       case "relinquish": {
         const { to } = change;
-        const known = this.#nodes.get(to.node);
-        if (!config.inSync.some((item) => same(item, to)) || known?.store !== to.store) return null;
-        if (known.down || to.node === config.primary.node) return null;
+        if (!config.inSync.some((item) => same(item, to))) return null;
+        if (!this.#mayCount(config.gid, to) || to.node === config.primary.node) return null;
         return {
           ...config,
           reign: toEpoch(config.epoch + 1),
-          primary: { ...to, inc: known.inc },
+          primary: { ...to, inc: this.#nodes.get(to.node)!.inc },
           deadReign: config.reign,
           reason: `backend/${config.primary.node} handed over to backend/${to.node}`,
         };
@@ -495,8 +544,8 @@ export class Coordinator {
     const present: Member[] = [];
     for (const id of group.plan.members) {
       const known = this.#nodes.get(nodeId(id));
-      if (known === undefined || known.down) continue;
-      present.push({ node: nodeId(id), store: known.store });
+      if (known === undefined || known.down || isSuspect(known, gid)) continue;
+      present.push({ node: nodeId(id), store: storeIn(known, gid) });
     }
     const all = present.length === group.plan.members.length;
     const waited = this.#nowMs - this.#startedMs >= this.#timing.createWaitMs;
@@ -584,7 +633,7 @@ export class Coordinator {
   #maybeReplaceSilentPrimary(gid: GroupId, group: Group): void {
     const config = group.config!;
     const known = this.#nodes.get(config.primary.node);
-    if (known?.down === true && known.store === config.primary.store) {
+    if (known?.down === true && isCopyOf(known.store, config.primary.store)) {
       this.#elect(gid, group, { reason: "its process ended", priorReignDead: true });
     }
   }
@@ -608,13 +657,16 @@ export class Coordinator {
   #learnersOf(group: Group): Member[] {
     const { config } = group;
     if (config === null) return [];
+    const { gid } = config;
     const learners: Member[] = [];
     for (const id of group.plan.members) {
       const node = nodeId(id), known = this.#nodes.get(node);
       if (known === undefined || known.down || known.report.draining) continue;
       if (this.#nowMs - known.reportedMs > this.#timing.reportTimeoutMs) continue;
-      if (config.inSync.some((item) => item.node === node && item.store === known.store)) continue;
-      learners.push({ node, store: known.store });
+      if (isSuspect(known, gid)) continue;
+      const store = storeIn(known, gid);
+      if (config.inSync.some((item) => item.node === node && item.store === store)) continue;
+      learners.push({ node, store });
     }
     return learners;
   }
@@ -648,7 +700,7 @@ export class Coordinator {
   #knownMembers(group: Group): Member[] {
     return group.plan.members.flatMap((id) => {
       const node = nodeId(id), known = this.#nodes.get(node);
-      return known === undefined ? [] : [{ node, store: known.store }];
+      return known === undefined ? [] : [{ node, store: storeIn(known, group.config!.gid) }];
     });
   }
 
@@ -660,3 +712,13 @@ export class Coordinator {
     return this.#electable(group).some((member) => member.node === node);
   }
 }
+
+const groupReport = (known: KnownNode, gid: GroupId): GroupReport | undefined =>
+  known.report.groups.find((item) => item.gid === gid);
+
+/** What the node's replica of this group goes by. */
+const storeIn = (known: KnownNode, gid: GroupId): StoreId =>
+  groupReport(known, gid)?.store ?? known.store;
+
+const isSuspect = (known: KnownNode, gid: GroupId): boolean =>
+  groupReport(known, gid)?.suspect === true;

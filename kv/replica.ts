@@ -1127,10 +1127,7 @@ export class Replica {
   }
 
   #continueReign(config: GroupConfig): void {
-    const wanted = new Map<NodeId, Member>();
-    for (const member of [...config.inSync, ...config.eligible, ...this.#learners]) {
-      wanted.set(member.node, member);
-    }
+    const wanted = this.#wantedPeers(config);
     for (const [node, peer] of this.#peers) {
       const keep = wanted.get(node)?.store === peer.member.store;
       if (!keep) this.#peers.delete(node);
@@ -1179,13 +1176,18 @@ export class Replica {
     this.#relinquished = false;
   }
 
+  /**
+   * Whom to send to, by node. A node's new store must not be taken for the one that is in sync: that
+   * one has to leave first. Who is merely eligible makes room at once, for it may never come back.
+   */
+  #wantedPeers(config: GroupConfig): Map<NodeId, Member> {
+    const members = [...config.eligible, ...this.#learners, ...config.inSync];
+    return new Map(members.map((member) => [member.node, member]));
+  }
+
   #setLearners(learners: readonly Member[]): void {
     this.#learners = learners;
-    const config = this.#config!;
-    const wanted = new Map<NodeId, Member>();
-    for (const member of [...config.inSync, ...config.eligible, ...learners]) {
-      wanted.set(member.node, member);
-    }
+    const wanted = this.#wantedPeers(this.#config!);
     for (const [node, peer] of this.#peers) {
       if (wanted.get(node)?.store !== peer.member.store) this.#peers.delete(node);
     }

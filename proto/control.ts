@@ -27,6 +27,10 @@ export type TabletReport = z.infer<typeof TabletReport>;
 /** What a backend says of its replica of one group. */
 export const GroupReport = z.object({
   gid: GroupId,
+  /** What this replica goes by as a member; absent: as its folder does. */
+  store: StoreId.optional(),
+  /** It found damage, takes no part any more, and waits until it may be given up and begun anew. */
+  suspect: z.boolean().optional(),
   /** The last configuration that it adopted; 0 for none. */
   epoch: Epoch,
   role: z.enum(["idle", "learner", "secondary", "primary"]),
@@ -77,6 +81,8 @@ export const ReportReply = z.object({
   /** The cluster's wall time, for requests' stamps. */
   nowMs: z.number(),
   routes: RouteTable.nullable(),
+  /** The sender's boot counter went backwards: its folder is an older copy of itself. */
+  wentBack: z.boolean().optional(),
 });
 
 export const coordinatorConversation = {

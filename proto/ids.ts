@@ -24,6 +24,18 @@ export type NodeId = z.infer<typeof NodeId>;
 export const StoreId = z.string().min(1).max(64).brand<"StoreId">();
 export type StoreId = z.infer<typeof StoreId>;
 
+/**
+ * What the replica of one group in a folder goes by: the folder's id until the replica is damaged, and
+ * then the folder's id with the number of times that it was given up and begun anew. So a copy that was
+ * given up can never be counted on again, and the other groups of the folder keep their names.
+ */
+export const copyId = (folder: StoreId, rebuildCount: number): StoreId =>
+  rebuildCount === 0 ? folder : `${folder}~${rebuildCount}` as StoreId;
+
+/** Whether a replica's name is one that this folder gives. */
+export const isCopyOf = (folder: StoreId, store: StoreId): boolean =>
+  store === folder || store.startsWith(`${folder}~`);
+
 /** Boot counter of a store, raised and fsynced at every start: one number per process life. */
 export const Incarnation = z.int().nonnegative().brand<"Incarnation">();
 export type Incarnation = z.infer<typeof Incarnation>;

@@ -24,6 +24,11 @@ export const GroupConfig = z.object({
   /** Not in sync, but complete, because nothing could be committed since they left. */
   eligible: z.array(Member).max(16),
   minInSync: z.int().min(1),
+  /**
+   * The last epoch that a person began with `force-primary`, accepting the loss of what its primary
+   * lacks. A copy that adopted no epoch since then may hold what was given up, so it begins anew.
+   */
+  forcedEpoch: Epoch.optional(),
   /** A reign that is certainly over: nobody needs to wait for leases granted to it. */
   deadReign: Epoch.nullable(),
   /** Names the change that made this configuration, so that its author can recognise it. */

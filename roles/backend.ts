@@ -4,15 +4,19 @@
  *
  * At the start it locks its folder, reads its log, and takes part as what its last configuration
  * said; what it may do then is for the coordinator and the other members to say. Any failed write or
- * sync of the log ends the process: the kernel may have dropped what it could not write.
+ * sync of the log ends the process: the kernel may have dropped what it could not write, so the next
+ * process begins the store anew (backend_start.ts). Damage to one group's data ends only that replica
+ * (backend_groups.ts).
  */
 import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { BlobStore } from "../kv/disk/blob_store.ts";
-import { type Disk, RealDisk } from "../kv/disk/disk.ts";
-import { openDataFolder } from "../kv/disk/identity.ts";
+import { type Disk, DiskFailedError, RealDisk } from "../kv/disk/disk.ts";
+import { type DataFolder, markSuspect, openDataFolder } from "../kv/disk/identity.ts";
 import { CacheBudget, CheckpointWriter, SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
-import { Wal } from "../kv/disk/wal.ts";
+import type { Wal } from "../kv/disk/wal.ts";
 import { blobsOf } from "../kv/command.ts";
+import type { Env } from "../kv/env.ts";
+import { CorruptionError } from "../kv/errors.ts";
 import { planGroups } from "../proto/cluster_config.ts";
 import { backendConversation, type StoreReport } from "../proto/control.ts";
 import { type GroupId, groupId, lsn as toLsn, type NodeId, nodeId } from "../proto/ids.ts";
@@ -21,10 +25,12 @@ import { replicaConversation } from "../proto/replication.ts";
 import type { RouteTable } from "../proto/routes.ts";
 import { transferConversation } from "../proto/transfer.ts";
 import type { Self } from "../kv/replica.ts";
-import { GroupShell, savedMeta } from "./backend_group.ts";
-import { RecoveredGroup } from "./backend_recovery.ts";
+import { GroupShell } from "./backend_group.ts";
+import { BackendGroups } from "./backend_groups.ts";
 import { BackendService } from "./backend_service.ts";
+import { type FoundStore, readStore, untilExpendable } from "./backend_start.ts";
 import { BlobIntake } from "./blob_intake.ts";
+import { CopySafety } from "./copy_safety.ts";
 import { Metrics } from "./metrics.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
@@ -42,14 +48,44 @@ const DISK_RESERVE_BYTES = 64 * 1024 * 1024;
 const SWEEP_AFTER_MS = 60_000;
 
 export async function runBackend(context: RoleContext): Promise<RunningRole> {
-  const { node, config, env } = context;
-  const folder = await openDataFolder({ dir: context.dataDir, clusterId: context.clusterId });
-  const self = {
-    node: nodeId(node.id),
-    store: folder.identity.storeId,
-    inc: folder.identity.bootCount,
+  const stopping = new AbortController();
+  const waiting = Promise.withResolvers<void>();
+  const guarded = { ...context, env: distrustful(context) };
+  const starting = startBackend(guarded, {
+    mayRenew: async (damage) => {
+      waiting.resolve();
+      await untilExpendable(guarded, damage, stopping.signal);
+    },
+  });
+  // A damaged store may have to wait for others, and must be able to stop meanwhile.
+  await Promise.race([starting, waiting.promise]);
+  return {
+    ready: starting.then((backend) => backend.ready),
+    stop: async (reason: StopReason) => {
+      stopping.abort();
+      await (await starting.catch(() => null))?.stop(reason);
+    },
   };
-  const backend = await Backend.open(context, self, realParts(context));
+}
+
+/** Leaves word for the next process when the disk failed: what was read back may not be on it. */
+function distrustful({ env, dataDir }: RoleContext): Env {
+  return {
+    ...env,
+    fatal(error) {
+      if (error instanceof DiskFailedError) markSuspect(dataDir, error.message);
+      return env.fatal(error);
+    },
+  };
+}
+
+async function startBackend(
+  context: RoleContext,
+  { mayRenew }: { mayRenew: (damage: CorruptionError) => Promise<void> },
+): Promise<RunningRole> {
+  const { node, config, env, dataDir: dir, clusterId } = context;
+  const folder = await openDataFolder({ dir, clusterId, mayRenew });
+  const backend = await openOrRenew(context, folder, mayRenew);
   // What loading the program and reading the log took goes back now, while nobody waits for us.
   if (Deno.env.get("DENO_USR2_MEMORY_TRIM") === "1") Deno.kill(Deno.pid, "SIGUSR2");
   const server = serveRpc({
@@ -80,12 +116,35 @@ export async function runBackend(context: RoleContext): Promise<RunningRole> {
   };
 }
 
+/** A store whose log is damaged goes on as a new one, once nobody needs it as it was. */
+async function openOrRenew(
+  context: RoleContext,
+  folder: DataFolder,
+  mayRenew: (damage: CorruptionError) => Promise<void>,
+): Promise<Backend> {
+  const open = () => {
+    const { storeId: store, bootCount: inc } = folder.identity;
+    const self = { node: nodeId(context.node.id), store, inc };
+    return Backend.open(context, self, realParts(context, folder));
+  };
+  try {
+    return await open();
+  } catch (error) {
+    if (!(error instanceof CorruptionError)) throw error;
+    await mayRenew(error);
+    await folder.renew(error);
+    return await open();
+  }
+}
+
 /** What a backend stands on; the simulator (tests/sim/) hands in its own. */
 export interface BackendParts {
   readonly disk: Disk;
   /** Sizes of the log's segments; those of kv/disk/wal.ts when absent. */
   readonly log?: { readonly segmentBytes: number; readonly keepBytes: number };
   readonly peers: PeerLinks;
+  /** Where damage is survived; absent: it ends the process. */
+  readonly folder?: DataFolder;
   readonly openStore: (gid: GroupId) => CheckpointedStore;
   /** After the last of them was closed. */
   readonly closeStores: () => Promise<void>;
@@ -93,12 +152,13 @@ export interface BackendParts {
   readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
 }
 
-function realParts(context: RoleContext): BackendParts {
+function realParts(context: RoleContext, folder: DataFolder): BackendParts {
   const { dataDir } = context;
   const writer = new CheckpointWriter();
   const budget = new CacheBudget(context.config.store.memory_bytes);
   return {
     disk: new RealDisk(),
+    folder,
     peers: new Peers(context),
     openStore: (gid) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer }),
     closeStores: () => writer.close(),
@@ -118,11 +178,13 @@ export class Backend {
   readonly #wal: Wal;
   readonly #blobs: BlobStore;
   readonly #intake: BlobIntake;
-  readonly #groups = new Map<GroupId, GroupShell>();
+  readonly #replicas: BackendGroups;
+  /** Those that take part. */
+  readonly #groups: ReadonlyMap<GroupId, GroupShell>;
   readonly #peers: PeerLinks;
   readonly #service: BackendService;
   readonly #source: SnapshotSource;
-  readonly #reporter: NodeReporter;
+  #reporter: NodeReporter | null = null;
   readonly metrics = new Metrics();
   readonly ready: Promise<void>;
   #markReady!: () => void;
@@ -135,49 +197,22 @@ export class Backend {
   #timers: (() => void)[] = [];
   #stopped = false;
 
+  /** @throws {CorruptionError} what all groups share is damaged; nothing was changed */
   static async open(context: RoleContext, self: Self, parts: BackendParts): Promise<Backend> {
-    const { env, dataDir } = context;
-    const { disk, openStore } = parts;
-    const stores = new Map<GroupId, CheckpointedStore>();
-    const recovered = new Map<GroupId, RecoveredGroup>();
-    for (const plan of planGroups(context.config)) {
-      if (!plan.members.includes(self.node)) continue;
-      const gid = groupId(plan.id), store = openStore(gid);
-      const history = store.checkpointLsn === 0 ? [] : savedMeta(store).history;
-      stores.set(gid, store);
-      recovered.set(gid, new RecoveredGroup(gid, { lsn: store.checkpointLsn, history }));
-    }
-    const startedMs = env.monotonicMs();
-    const wal = await Wal.open(
-      {
-        ...parts.log,
-        disk,
-        dir: `${dataDir}/wal`,
-        storeId: self.store,
-        clusterId: context.clusterId,
-      },
-      (record) => recovered.get(record.gid)?.add(record),
-    );
-    env.log("info", "log recovered", {
-      bytes: wal.sizeBytes,
-      tornBytes: wal.tornBytes,
-      ms: Math.round(env.monotonicMs() - startedMs),
-    });
-    const blobs = await BlobStore.open({ disk, dir: dataDir });
-    return new Backend({ context, parts, self, wal, blobs, stores, recovered });
+    const found = await readStore(context, self, parts);
+    const blobs = await BlobStore.open({ disk: parts.disk, dir: context.dataDir });
+    return new Backend({ context, parts, self, blobs, found });
   }
 
-  private constructor(options: {
+  private constructor({ context, parts, self, blobs, found }: {
     context: RoleContext;
     parts: BackendParts;
     self: Self;
-    wal: Wal;
     blobs: BlobStore;
-    stores: ReadonlyMap<GroupId, CheckpointedStore>;
-    recovered: ReadonlyMap<GroupId, RecoveredGroup>;
+    found: FoundStore;
   }) {
-    const { context, parts, self, wal, blobs, stores, recovered } = options;
     const { env, config, dataDir } = context;
+    const { wal } = found;
     this.#context = context;
     this.#parts = parts;
     this.#self = self;
@@ -188,21 +223,29 @@ export class Backend {
     const ranges = new Map(planGroups(config).map((plan) => [groupId(plan.id), plan]));
     const onDiskFull = () => this.#noticeDisk(true);
     this.#intake = new BlobIntake({ store: blobs, env, onDiskFull });
-    for (const [gid, store] of stores) {
-      this.#groups.set(
-        gid,
+    this.#replicas = new BackendGroups({
+      folder: parts.folder ?? null,
+      self,
+      wal,
+      env,
+      openStore: parts.openStore,
+      safety: new CopySafety(context, this.#peers),
+      onChanged: () => this.#reporter?.reportNow(),
+      makeShell: ({ gid, copy, store, recovered, onDamage }) =>
         new GroupShell({
           context,
           gid,
           range: ranges.get(gid)!,
-          self,
+          self: { ...self, store: copy },
+          folder: self.store,
           store,
-          recovered: recovered.get(gid)!,
+          recovered,
           wal,
           blobs,
           intake: this.#intake,
           peers: this.#peers,
-          onRoleChanged: () => this.#reporter.reportNow(),
+          onDamage,
+          onRoleChanged: () => this.#reporter?.reportNow(),
           onDiskFull,
           keepDiverged: parts.keepDiverged,
           fetchSnapshot: (group: GroupShell, from: NodeId) =>
@@ -216,10 +259,12 @@ export class Backend {
               env,
             }),
         }),
-      );
-    }
+    });
+    this.#groups = this.#replicas.shells;
+    for (const group of found.groups) this.#replicas.open(group);
     this.#service = new BackendService({
       groups: this.#groups,
+      isSuspect: (gid) => this.#replicas.isSuspect(gid),
       plans: planGroups(config),
       self: self.node,
       peers: this.#peers,
@@ -242,6 +287,10 @@ export class Backend {
       store: () => this.#report(),
       routesVersion: () => this.#routes.version,
       onRoutes: (routes) => this.#routes = routes,
+      onWentBack: () => {
+        const message = `Cannot go on with data folder "${dataDir}": it is an older copy of itself`;
+        env.fatal(new DiskFailedError(message));
+      },
     });
     this.#defineMetrics();
   }
@@ -272,21 +321,21 @@ export class Backend {
     this.#repeat(TICK_MS, () => this.#tick());
     this.#repeat(HOUSEKEEPING_MS, () => this.#keepHouse());
     this.#timers.push(this.#context.env.timer(SWEEP_AFTER_MS, () => void this.#sweepBlobs()));
-    this.#reporter.start();
+    this.#reporter?.start();
   }
 
   readiness() {
     return this.#isReady
       ? { ready: true }
-      : { ready: false, reason: "its groups have no primary yet" };
+      : { ready: false, reason: this.#replicas.problem ?? "its groups have no primary yet" };
   }
 
   async stop(reason: StopReason): Promise<void> {
     this.#draining = true;
-    this.#reporter.reportNow();
+    this.#reporter?.reportNow();
     if (reason === "drain") await this.#handOverAll();
     this.#stopped = true;
-    this.#reporter.stop();
+    this.#reporter?.stop();
     for (const cancel of this.#timers) cancel();
   }
 
@@ -294,6 +343,7 @@ export class Backend {
   async close(): Promise<void> {
     this.#peers.close();
     await this.#source.removeAll();
+    await this.#replicas.close();
     for (const group of this.#groups.values()) {
       await group.checkpoint();
       group.store.close();
@@ -318,6 +368,7 @@ export class Backend {
   #tick(): void {
     for (const group of this.#groups.values()) group.feed({ kind: "tick" });
     if (this.#isReady) return;
+    if (this.#replicas.problem !== null) return;
     for (const group of this.#groups.values()) {
       const { role, config } = group.replica;
       const serves = role === "primary" ? group.replica.canServe() : role !== "idle";
@@ -325,7 +376,7 @@ export class Backend {
     }
     this.#isReady = true;
     this.#markReady();
-    this.#reporter.reportNow();
+    this.#reporter?.reportNow();
   }
 
   #keepHouse(): void {
@@ -366,6 +417,8 @@ export class Backend {
 
   #currentProblem(): string | null {
     if (this.#diskFull) return "its disk is full: reads go on, writes are refused";
+    const { problem } = this.#replicas;
+    if (problem !== null) return problem.slice(0, 300);
     for (const group of this.#groups.values()) if (group.problem !== null) return group.problem;
     return this.#problem;
   }
@@ -377,7 +430,7 @@ export class Backend {
       draining: this.#draining,
       logBytes: this.#wal.sizeBytes,
       dataBytes: this.#dataBytes(),
-      groups: Array.from(this.#groups.values(), (group) => group.report()),
+      groups: this.#replicas.reports(),
     };
   }
 
@@ -390,6 +443,8 @@ export class Backend {
   /** Removes files that no cell and no log entry mentions: left by a crash between two steps. */
   async #sweepBlobs(): Promise<void> {
     const { env } = this.#context;
+    // What a damaged replica mentions is not known.
+    if (this.#replicas.problem !== null) return;
     try {
       const listed: string[] = [];
       for await (const id of this.#blobs.list()) listed.push(id);
@@ -452,6 +507,15 @@ export class Backend {
     this.metrics.read("penncloud_group_applied_lsn", {
       help: "The last log entry that is visible to reads",
       value: perGroup((group) => group.replica.progress.appliedLsn),
+    });
+    this.metrics.read("penncloud_group_checkpoint_lsn", {
+      help: "The last log entry that is in the checkpoint",
+      value: perGroup((group) => group.store.checkpointLsn),
+    });
+    this.metrics.read("penncloud_replica_rebuilds_total", {
+      help: "Damaged replicas that were begun anew",
+      type: "counter",
+      value: () => this.#replicas.rebuildCount,
     });
     this.metrics.read("penncloud_group_lag_entries", {
       help: "Entries in the log that are not applied yet",

@@ -8,7 +8,8 @@
  */
 import { z } from "zod";
 import type { BlobStore } from "../kv/disk/blob_store.ts";
-import { isDiskFull } from "../kv/disk/disk.ts";
+import { explainSqlite } from "../kv/disk/checkpoint_file.ts";
+import { DiskFailedError, isDiskFull } from "../kv/disk/disk.ts";
 import type { Wal, WalRecord } from "../kv/disk/wal.ts";
 import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { blobsOf, decodeCommand, type LogRequest, rowOpsOf } from "../kv/command.ts";
@@ -24,7 +25,7 @@ import type { TabletChange } from "../kv/tablet_policy.ts";
 import type { KeyRange } from "../kv/tablets.ts";
 import type { RequestStamp } from "../proto/command.ts";
 import { coordinatorConversation, type GroupReport } from "../proto/control.ts";
-import { type GroupId, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
+import { GroupId, type Lsn, lsn as toLsn, type NodeId, StoreId } from "../proto/ids.ts";
 import {
   type Append,
   EpochHistory,
@@ -48,6 +49,8 @@ export interface GroupShellOptions {
   readonly store: CheckpointedStore;
   readonly recovered: RecoveredGroup;
   readonly wal: Wal;
+  /** The id of the data folder, which the log carries. */
+  readonly folder: StoreId;
   readonly blobs: BlobStore;
   readonly intake: BlobIntake;
   readonly peers: PeerLinks;
@@ -57,6 +60,8 @@ export interface GroupShellOptions {
   readonly onDiskFull: () => void;
   /** Puts lines about entries that lost against the primary's aside, for audit. */
   readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
+  /** What this replica has on disk is damaged: it must not go on as the member that it is. */
+  readonly onDamage: (error: CorruptionError) => void;
 }
 
 interface PendingWrite {
@@ -93,6 +98,7 @@ export class GroupShell {
   #auditedMs: number;
   #freed: { blob: string; lsn: Lsn; atMs: number }[] = [];
   #divergedBytes = 0;
+  #retired = false;
   readCount = 0;
   writeCount = 0;
   readonly #traffic = new TabletTraffic();
@@ -135,10 +141,38 @@ export class GroupShell {
     return this.#store;
   }
 
+  /** What this replica goes by as a member. */
+  get copy(): StoreId {
+    return this.#options.self.store;
+  }
+
+  /**
+   * Takes no part from this very turn on: asks nobody, answers nobody, acknowledges nothing. Whoever
+   * waits is told to ask the next primary. Resolves when nothing of it is under way any more.
+   */
+  async retire(): Promise<void> {
+    this.#retired = true;
+    const error = this.#gone();
+    for (const waiting of [...this.#requests.values(), ...this.#reads.values()]) {
+      waiting.reject(error);
+    }
+    this.#requests.clear();
+    this.#reads.clear();
+    await this.#checkpointing;
+    while (this.#writing) await this.#env.sleep(5);
+    this.#store.close();
+  }
+
+  #gone(): Error {
+    const message = `Node backend/${this.#options.self.node} gave up its copy of group ${this.gid}`;
+    return refusal("not_primary", message, { hint: null, maybeApplied: true });
+  }
+
   // ------------------------------------------------------------------------------ requests
 
   /** Resolves once the operation is committed; rejects as proto/kv_wire.ts says. */
   apply(stamp: RequestStamp, request: LogRequest): Promise<RowOutcome> {
+    if (this.#retired) return Promise.reject(this.#gone());
     const requestId = ++this.#lastId;
     const waiting = Promise.withResolvers<RowOutcome>();
     this.#requests.set(requestId, waiting);
@@ -184,6 +218,7 @@ export class GroupShell {
 
   /** Null when the applied state may be read in this very turn; otherwise wait, then ask again. */
   readable(): Promise<void> | null {
+    if (this.#retired) return Promise.reject(this.#gone());
     if (this.#replica.canReadAt(this.#env.monotonicMs())) return null;
     const readId = ++this.#lastId;
     const waiting = Promise.withResolvers<void>();
@@ -206,12 +241,17 @@ export class GroupShell {
   }
 
   #run(input: Input): void {
+    if (this.#retired) return;
     try {
       for (const effect of this.#replica.step(this.#env.monotonicMs(), input)) {
         this.#perform(effect);
       }
     } catch (error) {
-      this.#env.fatal(error);
+      if (!(error instanceof CorruptionError)) this.#env.fatal(error);
+      // A cell that an entry is about cannot be read. The replica stopped in the middle of a step, but
+      // none of its effects left it.
+      this.#options.onDamage(error);
+      return;
     }
     const freed = this.#replica.state.takeFreedBlobs();
     if (freed.length === 0) return;
@@ -296,7 +336,7 @@ export class GroupShell {
     while (this.#writes.length > 0) {
       const writes = this.#writes.splice(0);
       const records = writes.flatMap((write) => write.records);
-      await this.#writeDurably(records);
+      if (!this.#retired) await this.#writeDurably(records);
       this.feed({ kind: "written", writeId: writes.at(-1)!.writeId });
     }
     this.#writing = false;
@@ -327,6 +367,7 @@ export class GroupShell {
         if (!isDiskFull(error)) this.#env.fatal(error);
         // Nothing was acknowledged. The batch waits for space; reads and other groups go on.
         this.#options.onDiskFull();
+        if (this.#retired) return;
         await this.#env.sleep(RETRY_MS);
       }
     }
@@ -510,7 +551,7 @@ export class GroupShell {
     const { context: { config }, range } = this.#options;
     const rowBytesMax = config.store.row_max_bytes;
     const options = { rowBytesMax, range, buckets: bucketLimits(tabletLimits(config)) };
-    const saved = savedState(store);
+    const saved = savedState(this.gid, store);
     return new GroupState(store, saved === null ? options : { ...options, saved });
   }
 
@@ -543,6 +584,7 @@ export class GroupShell {
 
   /** Never rejects: a checkpoint that fails leaves the log as it is, and is tried again later. */
   checkpoint(): Promise<void> {
+    if (this.#retired) return Promise.resolve();
     this.#checkpointing ??= this.#checkpoint().finally(() => this.#checkpointing = null);
     return this.#checkpointing;
   }
@@ -558,12 +600,17 @@ export class GroupShell {
     this.#logBytesSinceCheckpoint = 0;
     if (mutated("log-released-before-checkpoint")) this.#options.wal.release(this.gid, lsn);
     try {
-      await store.checkpoint({ lsn, meta: { state: state.save(), history } });
+      // Whatever of the log came before is durable now; a log that ends earlier later has shrunk.
+      const log = { store: this.#options.folder, batch: this.#options.wal.lastBatch };
+      await store.checkpoint({ lsn, meta: { gid: this.gid, state: state.save(), history, log } });
       if (store === this.#store) this.#options.wal.release(this.gid, lsn);
       this.#removeFreedBlobs();
     } catch (error) {
-      if (isDiskFull(error)) this.#options.onDiskFull();
       this.#log("error", "checkpoint failed", { lsn, message: String(error) });
+      if (isDiskFull(error)) return this.#options.onDiskFull();
+      const explained = explainSqlite(error, `groups/${this.gid}.db`);
+      if (explained instanceof CorruptionError) this.#options.onDamage(explained);
+      else if (explained instanceof DiskFailedError) this.#env.fatal(explained);
     }
   }
 
@@ -589,20 +636,28 @@ export class GroupShell {
   async install(replace: () => Promise<CheckpointedStore>): Promise<void> {
     await this.#checkpointing;
     while (this.#writing) await this.#env.sleep(5);
+    if (this.#retired) throw this.#gone();
     this.#writing = true;
+    let closed = false;
     try {
       this.#store.close();
+      closed = true;
       const store = await replace();
-      const meta = savedMeta(store);
+      const meta = savedMeta(this.gid, store);
       const lsn = store.checkpointLsn;
       const epoch = meta.history.findLast((item) => item.firstLsn <= lsn)?.epoch;
       if (epoch === undefined) throw new Error("the checkpoint has no history");
       await this.#options.wal.append([{ type: "reset", gid: this.gid, epoch, lsn }]);
       this.#store = store;
+      closed = false;
       this.#freed = [];
       const state = this.#loadState(store);
       if (mutated("snapshot-without-completions")) state.completions.forgetBefore(Infinity);
       this.#run({ kind: "snapshotInstalled", state, history: meta.history });
+    } catch (error) {
+      // Without a store this replica is nothing; it begins anew.
+      if (closed) this.#options.onDamage(asDamage(error, `groups/${this.gid}.db`));
+      throw error;
     } finally {
       this.#writing = false;
       if (this.#writes.length > 0) void this.#writeAll();
@@ -620,6 +675,7 @@ export class GroupShell {
     });
     return {
       gid: this.gid,
+      store: this.copy,
       epoch,
       role,
       lastEpoch: progress.lastEpoch,
@@ -641,13 +697,30 @@ export class GroupShell {
 }
 
 /** What a checkpoint of ours carries besides the cells; null for an empty store. */
-function savedState(store: CheckpointedStore) {
-  return store.checkpointLsn === 0 ? null : savedMeta(store).state;
+function savedState(gid: GroupId, store: CheckpointedStore) {
+  return store.checkpointLsn === 0 ? null : savedMeta(gid, store).state;
 }
 
-export function savedMeta(store: CheckpointedStore) {
-  return CheckpointMeta.parse(store.meta);
+/** @throws {CorruptionError} the checkpoint is another group's */
+export function savedMeta(gid: GroupId, store: CheckpointedStore) {
+  const meta = CheckpointMeta.parse(store.meta);
+  if (meta.gid === gid) return meta;
+  const message = `The checkpoint of group ${gid} is one of group ${meta.gid}`;
+  throw new CorruptionError(message, `groups/${gid}.db`, 0);
 }
 
-const CheckpointMeta = z.object({ state: SavedGroupState, history: EpochHistory });
+const CheckpointMeta = z.object({
+  /** A file under another group's name is noticed. */
+  gid: GroupId,
+  state: SavedGroupState,
+  history: EpochHistory,
+  /** The folder's log as it was before the checkpoint; of another folder, if it came from there. */
+  log: z.object({ store: StoreId, batch: z.int().nonnegative() }),
+});
+
+const asDamage = (error: unknown, path: string): CorruptionError =>
+  error instanceof CorruptionError
+    ? error
+    : new CorruptionError(`A checkpoint could not be put in place: ${error}`, path, 0);
+
 const encoder = new TextEncoder();

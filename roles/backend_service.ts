@@ -25,6 +25,8 @@ import type { PeerLinks } from "./peers.ts";
 
 export interface BackendServiceOptions {
   readonly groups: ReadonlyMap<GroupId, GroupShell>;
+  /** A replica that is here but takes no part, because it is damaged. */
+  readonly isSuspect: (gid: GroupId) => boolean;
   readonly plans: readonly GroupPlan[];
   readonly self: NodeId;
   readonly peers: PeerLinks;
@@ -151,6 +153,10 @@ export class BackendService {
   }
 
   #wrongTablet(gid: GroupId): KvError {
+    if (this.#options.isSuspect(gid)) {
+      const message = `The copy of group ${gid} at backend/${this.#options.self} is damaged`;
+      return refusal("not_primary", message, { hint: null });
+    }
     const message = `Node backend/${this.#options.self} has no such row in group ${gid}`;
     return refusal("wrong_tablet", message, {});
   }

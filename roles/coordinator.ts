@@ -61,7 +61,10 @@ export function runCoordinator(context: RoleContext): Promise<RunningRole> {
 }
 
 /** The durable records, as the shell asks for them. */
-export type MetadataRecords = Pick<Metadata, "configs" | "get" | "swap">;
+export type MetadataRecords =
+  & Pick<Metadata, "configs" | "get" | "swap">
+  /** Absent: folders that went back in time are not looked for. */
+  & Partial<Pick<Metadata, "noteLife">>;
 
 export class CoordinatorShell {
   readonly #context: RoleContext;
@@ -102,6 +105,16 @@ export class CoordinatorShell {
       this.#view.onReport(report, env.wallMs());
       if (report.role === "backend" && report.store !== null) {
         const { spawnId, store } = report;
+        const { inc } = store;
+        const life = { store: store.store, inc, spawn: spawnId };
+        if (this.#metadata.noteLife?.(life) === false) {
+          env.log("error", "a store went back in time", {
+            node: report.id,
+            store: store.store,
+            inc,
+          });
+          return { nowMs: env.wallMs(), routes: null, wentBack: true };
+        }
         this.#feed({ kind: "report", node: nodeId(report.id), spawnId, report: store });
       }
       const routes = report.routesVersion < this.#routes.version ? this.#routes : null;

@@ -1,9 +1,13 @@
 /** The real {@link Env}: this machine's clocks, randomness, timers and log. */
+import { DiskFailedError } from "../kv/disk/disk.ts";
 import type { Env } from "../kv/env.ts";
 import { type Log, openLog } from "./log.ts";
 
 /** The status with which a process ends that found its own invariant broken (EX_SOFTWARE). */
 export const FATAL_EXIT_STATUS = 70;
+
+/** The same when its disk failed (EX_TEMPFAIL): the next process begins the store anew. */
+export const DISK_FAILED_EXIT_STATUS = 75;
 
 /** What setTimeout can count, 24.8 days; it takes more for 1 ms. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
@@ -51,7 +55,7 @@ export function realEnv(options: RealEnvOptions): Env {
     fatal(error) {
       const stack = error instanceof Error ? error.stack ?? error.message : String(error);
       log("error", "fatal", { error: stack });
-      Deno.exit(FATAL_EXIT_STATUS);
+      Deno.exit(error instanceof DiskFailedError ? DISK_FAILED_EXIT_STATUS : FATAL_EXIT_STATUS);
     },
   };
 }

@@ -22,6 +22,8 @@ export interface ReporterOptions {
   readonly store?: () => StoreReport;
   readonly routesVersion?: () => number;
   readonly onRoutes?: (table: RouteTable) => void;
+  /** The coordinator knows a later life of this very folder. */
+  readonly onWentBack?: () => void;
   /** Cluster time minus our wall clock, milliseconds. */
   readonly onClockOffset?: (offsetMs: number) => void;
 }
@@ -68,7 +70,7 @@ export class NodeReporter {
   }
 
   async #report(): Promise<void> {
-    const { context: { env }, coordinator, onRoutes, onClockOffset } = this.#options;
+    const { context: { env }, coordinator, onRoutes, onClockOffset, onWentBack } = this.#options;
     const askedMs = env.wallMs();
     try {
       const { body } = await coordinator.call(
@@ -80,6 +82,7 @@ export class NodeReporter {
       );
       onClockOffset?.(body.nowMs - (askedMs + env.wallMs()) / 2);
       if (body.routes !== null) onRoutes?.(body.routes);
+      if (body.wentBack === true && !this.#stopped) onWentBack?.();
     } catch {
       // The coordinator is away. It will see the next report.
     }

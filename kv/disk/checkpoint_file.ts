@@ -8,7 +8,7 @@ import { DatabaseSync } from "node:sqlite";
 import type { GroupId, Lsn } from "../../proto/ids.ts";
 import { CorruptionError } from "../errors.ts";
 import { type CellTotals, recordSum } from "./checkpoint_sums.ts";
-import { RealDisk } from "./disk.ts";
+import { DiskFailedError, RealDisk } from "./disk.ts";
 
 /** The first release without the bug that could corrupt a file written by two connections. */
 const SQLITE_VERSION_MIN = [3, 51, 3];
@@ -136,6 +136,9 @@ function cellTotals(db: DatabaseSync): CellTotals {
 export function explainSqlite(error: unknown, path: string): unknown {
   if (error instanceof CorruptionError) return error;
   const message = error instanceof Error ? error.message : String(error);
+  if (/disk I\/O error/i.test(message)) {
+    return new DiskFailedError(`Cannot go on with "${path}": the disk failed`, { cause: error });
+  }
   if (!/malformed|not a database|corrupt/i.test(message)) return error;
   return new CorruptionError(`SQLite cannot read the checkpoint: ${message}`, path, 0);
 }

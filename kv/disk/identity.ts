@@ -2,15 +2,31 @@
  * Whose data folder this is, and that it is in use by one process only.
  *
  * `LOCK` is held exclusively for the life of the process. `IDENTITY` is JSON: the cluster, the store's
- * own id, given when the folder was formatted, and how often the store has been started. The count is
- * raised, durably, before anything else happens, so that no two lives share an incarnation and a
- * message to a former life is told apart.
+ * own id, given when the folder was formatted, how often the store has been started, and how often the
+ * replica of each group was given up and begun anew. The count of starts is raised, durably, before
+ * anything else happens, so that no two lives share an incarnation and a message to a former life is
+ * told apart.
+ *
+ * A store that may not be whole must never be counted on as the one it was. So whoever finds damage
+ * *renames first and moves files later*: `renew` gives the folder a new id, `giveUpCopy` one group's
+ * replica; only then do the damaged files go to quarantine (quarantine.ts). A crash in between leaves
+ * a new name with old files, which is found as damage again, and never the old name with files missing.
+ *
+ * `SUSPECT` holds one sentence of a process that could not trust its disk any more, for the next one.
  */
 import { crc32 } from "node:zlib";
 import { z } from "zod";
-import { Incarnation, incarnation, StoreId, storeId } from "../../proto/ids.ts";
+import {
+  copyId,
+  type GroupId,
+  Incarnation,
+  incarnation,
+  StoreId,
+  storeId,
+} from "../../proto/ids.ts";
 import { CorruptionError } from "../errors.ts";
 import { type Disk, RealDisk } from "./disk.ts";
+import { moveAside } from "./quarantine.ts";
 
 const BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id";
 
@@ -19,6 +35,10 @@ const StoredIdentity = z.strictObject({
   storeId: StoreId,
   bootCount: Incarnation,
   kernelBootId: z.string(),
+  /** By group: how often its replica was given up. */
+  rebuilds: z.record(z.string(), z.int().positive()),
+  /** Whether the log was begun: one that is missing later was lost. */
+  hasLog: z.boolean(),
   /** CRC-32 of the JSON of all the above: a bootCount that fell by a flipped bit would be unsafe. */
   crc: z.int(),
 });
@@ -30,16 +50,8 @@ export interface StoreIdentity {
   readonly bootCount: Incarnation;
   /** Changes when the operating system starts anew; "" where it does not say. */
   readonly kernelBootId: string;
-}
-
-export interface DataFolder {
-  readonly identity: StoreIdentity;
-  /** Whether the folder was formatted just now. */
-  readonly isNew: boolean;
-  /** Whether the machine, and not only the process, was restarted: unsynced writes may be lost. */
-  readonly hostRestarted: boolean;
-  /** Gives the lock back. */
-  close(): Promise<void>;
+  readonly rebuilds: Readonly<Record<string, number>>;
+  readonly hasLog: boolean;
 }
 
 /** The folder cannot be used; the message tells the operator what to do. */
@@ -52,6 +64,11 @@ export interface OpenDataFolderOptions {
   readonly clusterId: string;
   /** For tests; default: what the operating system says. */
   readonly kernelBootId?: string;
+  /**
+   * Asked when the identity is damaged, or a former life did not trust the disk. Once it resolves, the
+   * folder goes on as a new store. Absent: the damage is thrown.
+   */
+  readonly mayRenew?: (damage: CorruptionError) => Promise<void>;
 }
 
 /**
@@ -59,21 +76,25 @@ export interface OpenDataFolderOptions {
  * start.
  *
  * @throws {DataFolderError} it is in use, or another cluster's
- * @throws {CorruptionError} its identity cannot be read
+ * @throws {CorruptionError} its identity cannot be read, and it may not be renewed
  */
 export async function openDataFolder(options: OpenDataFolderOptions): Promise<DataFolder> {
-  const { dir, clusterId } = options;
+  const { dir, clusterId, mayRenew } = options;
   const disk = new RealDisk();
   await disk.mkdir(dir);
   const lock = takeLock(dir);
   try {
-    const former = await readIdentity(disk, dir);
-    if (former === null && await holdsData(disk, dir)) {
-      throw new CorruptionError(
-        "Cannot use the data folder: it holds data but no identity",
-        identityPath(dir),
-        0,
-      );
+    const kernelBootId = options.kernelBootId ?? await readKernelBootId();
+    let former: StoreIdentity | null;
+    try {
+      former = await readSoundIdentity(disk, dir);
+    } catch (error) {
+      if (!(error instanceof CorruptionError) || mayRenew === undefined) throw error;
+      await mayRenew(error);
+      const identity = freshIdentity(clusterId, kernelBootId);
+      const folder = new DataFolder(dir, lock, identity, { isNew: true, hostRestarted: false });
+      await folder.renew(error);
+      return folder;
     }
     if (former !== null && former.clusterId !== clusterId) {
       throw new DataFolderError(
@@ -81,28 +102,112 @@ export async function openDataFolder(options: OpenDataFolderOptions): Promise<Da
           `"${clusterId}"`,
       );
     }
-    const identity: StoreIdentity = {
-      clusterId,
-      storeId: former?.storeId ?? storeId(crypto.randomUUID()),
-      bootCount: incarnation((former?.bootCount ?? 0) + 1),
-      kernelBootId: options.kernelBootId ?? await readKernelBootId(),
+    const identity: StoreIdentity = former === null ? freshIdentity(clusterId, kernelBootId) : {
+      ...former,
+      bootCount: incarnation(former.bootCount + 1),
+      kernelBootId,
     };
     await writeIdentity(disk, dir, identity);
-    return {
-      identity,
+    return new DataFolder(dir, lock, identity, {
       isNew: former === null,
-      hostRestarted: former !== null && former.kernelBootId !== identity.kernelBootId,
-      close: () => {
-        lock.close();
-        return Promise.resolve();
-      },
-    };
+      hostRestarted: former !== null && former.kernelBootId !== kernelBootId,
+    });
   } catch (error) {
     lock.close();
     throw error;
   }
 }
 
+/** A locked folder, until it is closed. */
+export class DataFolder {
+  readonly dir: string;
+  readonly #lock: Deno.FsFile;
+  #identity: StoreIdentity;
+  /** Whether the folder was formatted just now. */
+  readonly isNew: boolean;
+  /** Whether the machine, and not only the process, was restarted: unsynced writes may be lost. */
+  readonly hostRestarted: boolean;
+
+  constructor(
+    dir: string,
+    lock: Deno.FsFile,
+    identity: StoreIdentity,
+    { isNew, hostRestarted }: { isNew: boolean; hostRestarted: boolean },
+  ) {
+    this.dir = dir;
+    this.#lock = lock;
+    this.#identity = identity;
+    this.isNew = isNew;
+    this.hostRestarted = hostRestarted;
+  }
+
+  get identity(): StoreIdentity {
+    return this.#identity;
+  }
+
+  /** What this folder's replica of the group goes by. */
+  copyOf(gid: GroupId): StoreId {
+    const { storeId: folder, rebuilds } = this.#identity;
+    return copyId(folder, rebuilds[gid] ?? 0);
+  }
+
+  /**
+   * The folder goes on as a new store, with a log of its own. Checkpoints and large values stay: they
+   * carry their own checksums, and what they hold was committed; from there a new replica catches up.
+   */
+  async renew(damage: Error): Promise<void> {
+    const disk = new RealDisk();
+    const { clusterId, kernelBootId } = this.#identity;
+    await keepCopy(identityPath(this.dir), `${this.dir}/IDENTITY.damaged`);
+    this.#identity = freshIdentity(clusterId, kernelBootId);
+    await writeIdentity(disk, this.dir, this.#identity);
+    const names = ["wal", "IDENTITY.damaged", "SUSPECT"];
+    await moveAside(this.dir, { names, reason: damage.message });
+  }
+
+  /** The log is there now. */
+  async noteLog(): Promise<void> {
+    if (this.#identity.hasLog) return;
+    this.#identity = { ...this.#identity, hasLog: true };
+    await writeIdentity(new RealDisk(), this.dir, this.#identity);
+  }
+
+  /** The group's replica here goes by a new name, and its checkpoint is moved aside. */
+  async giveUpCopy(gid: GroupId, damage: Error): Promise<void> {
+    const { rebuilds } = this.#identity;
+    this.#identity = {
+      ...this.#identity,
+      rebuilds: { ...rebuilds, [gid]: (rebuilds[gid] ?? 0) + 1 },
+    };
+    await writeIdentity(new RealDisk(), this.dir, this.#identity);
+    // The write-ahead log last: without it the file could look like an older state of itself.
+    const names = ["", "-shm", "-wal"].map((suffix) => `groups/${gid}.db${suffix}`);
+    await moveAside(this.dir, { names, reason: damage.message });
+  }
+
+  /** Gives the lock back. */
+  close(): Promise<void> {
+    this.#lock.close();
+    return Promise.resolve();
+  }
+}
+
+/**
+ * Leaves word for the next process that this store cannot be trusted. Synchronous, because the process
+ * is about to end; a disk that fails may refuse this too.
+ */
+export function markSuspect(dir: string, reason: string): void {
+  try {
+    using file = Deno.openSync(suspectPath(dir), { create: true, write: true, truncate: true });
+    const bytes = new TextEncoder().encode(`${reason}\n`);
+    for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+    file.syncSync();
+  } catch {
+    // Then the checksums, and what the peers know, have to find it.
+  }
+}
+
+const suspectPath = (dir: string) => `${dir}/SUSPECT`;
 const identityPath = (dir: string) => `${dir}/IDENTITY`;
 
 function takeLock(dir: string): Deno.FsFile {
@@ -110,6 +215,37 @@ function takeLock(dir: string): Deno.FsFile {
   if (file.tryLockSync(true)) return file;
   file.close();
   throw new DataFolderError(`Cannot use data folder "${dir}": another process is using it`);
+}
+
+/** Null for a new folder. */
+async function readSoundIdentity(disk: Disk, dir: string): Promise<StoreIdentity | null> {
+  if (await disk.stat(suspectPath(dir)) !== null) {
+    const why = (await Deno.readTextFile(suspectPath(dir))).trim();
+    throw new CorruptionError(why === "" ? "The disk failed" : why, suspectPath(dir), 0);
+  }
+  const identity = await readIdentity(disk, dir);
+  if (identity === null && await holdsData(disk, dir)) {
+    throw new CorruptionError(
+      "Cannot use the data folder: it holds data but no identity",
+      identityPath(dir),
+      0,
+    );
+  }
+  return identity;
+}
+
+const freshIdentity = (clusterId: string, kernelBootId: string): StoreIdentity => ({
+  clusterId,
+  storeId: storeId(crypto.randomUUID()),
+  bootCount: incarnation(1),
+  kernelBootId,
+  rebuilds: {},
+  hasLog: false,
+});
+
+/** No error when there is nothing to keep. */
+async function keepCopy(from: string, to: string): Promise<void> {
+  await Deno.copyFile(from, to).catch(() => {});
 }
 
 async function readIdentity(disk: Disk, dir: string): Promise<StoreIdentity | null> {
@@ -130,8 +266,10 @@ async function readIdentity(disk: Disk, dir: string): Promise<StoreIdentity | nu
   throw new CorruptionError("Cannot use the data folder: its identity is damaged", path, 0);
 }
 
-function crcOf({ clusterId, storeId, bootCount, kernelBootId }: StoreIdentity): number {
-  return crc32(JSON.stringify([clusterId, storeId, bootCount, kernelBootId]));
+function crcOf(identity: StoreIdentity): number {
+  const { clusterId, storeId, bootCount, kernelBootId, rebuilds, hasLog } = identity;
+  const counts = Object.entries(rebuilds).sort(([a], [b]) => Number(a) - Number(b));
+  return crc32(JSON.stringify([clusterId, storeId, bootCount, kernelBootId, counts, hasLog]));
 }
 
 /** A lost identity must not be replaced by a fresh one: the store would pose as an empty one. */

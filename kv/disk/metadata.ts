@@ -7,10 +7,11 @@
  */
 import { DatabaseSync } from "node:sqlite";
 import { GroupConfig } from "../../proto/replication.ts";
-import type { Epoch, GroupId } from "../../proto/ids.ts";
+import type { Epoch, GroupId, Incarnation, StoreId } from "../../proto/ids.ts";
 
 export class Metadata {
   readonly #db: DatabaseSync;
+  readonly #lives = new Map<StoreId, { inc: number; spawn: string }>();
 
   /** @throws when another process holds the file, or it belongs to another cluster */
   constructor(options: { path: string; clusterId: string }) {
@@ -23,6 +24,10 @@ export class Metadata {
     db.exec(
       "CREATE TABLE IF NOT EXISTS groups " +
         "(gid INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, config TEXT NOT NULL) STRICT",
+    );
+    db.exec(
+      "CREATE TABLE IF NOT EXISTS lives " +
+        "(store TEXT PRIMARY KEY, inc INTEGER NOT NULL, spawn TEXT NOT NULL) STRICT",
     );
     const found = db.prepare("SELECT value FROM facts WHERE name = 'clusterId'").get();
     if (found === undefined) {
@@ -55,6 +60,25 @@ export class Metadata {
       : this.#db.prepare("UPDATE groups SET epoch = ?, config = ? WHERE gid = ? AND epoch = ?")
         .run(config.epoch, text, gid, expected);
     return Number(changes) === 1;
+  }
+
+  /**
+   * Takes note of the newest life of a store. False when a later one is known, or this very one under
+   * another name: then the store's folder was put back to an older state of itself.
+   */
+  noteLife({ store, inc, spawn }: { store: StoreId; inc: Incarnation; spawn: string }): boolean {
+    let known = this.#lives.get(store);
+    if (known === undefined) {
+      const row = this.#db.prepare("SELECT inc, spawn FROM lives WHERE store = ?").get(store);
+      if (row !== undefined) known = { inc: Number(row.inc), spawn: String(row.spawn) };
+    }
+    if (known !== undefined && known.inc >= inc) return known.inc === inc && known.spawn === spawn;
+    this.#db.prepare(
+      "INSERT INTO lives VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET inc = excluded.inc, " +
+        "spawn = excluded.spawn",
+    ).run(store, inc, spawn);
+    this.#lives.set(store, { inc, spawn });
+    return true;
   }
 
   /** A number that is raised, and on disk, before this returns. */

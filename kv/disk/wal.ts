@@ -73,6 +73,8 @@ export class Wal {
   readonly tornBytes: number;
   /** Whether `open` found no log at all. */
   readonly isNew: boolean;
+  /** The last batch that `open` found; no later one was ever synced, if the disk is honest. */
+  readonly recoveredBatch: number;
   readonly #options: Required<WalOptions>;
   readonly #index: WalIndex;
   readonly #segments: Segment[];
@@ -106,6 +108,7 @@ export class Wal {
     this.#index = index;
     this.#segments = log.segments;
     this.#lastBatch = log.lastBatch;
+    this.recoveredBatch = log.lastBatch;
     this.tornBytes = log.tornBytes;
     this.isNew = log.segments.length === 0;
   }
@@ -130,6 +133,11 @@ export class Wal {
       if (!isDiskFull(error)) throw error;
     });
     return wal;
+  }
+
+  /** The last batch that is durable: where the log ends, for whoever wants to notice if it shrinks. */
+  get lastBatch(): number {
+    return this.#lastBatch;
   }
 
   /** Bytes of all segments on disk. */

@@ -166,9 +166,13 @@ class Recovery {
       ...identity,
       segmentNumber: number,
     });
-    if (found === "other_cluster" || found === "other_store" || found === "other_version") {
+    if (found === "other_cluster" || found === "other_version") {
       const whose = found.replace("other_", "another ");
       throw new Error(`Cannot use the log in "${path}": it was written by ${whose}`);
+    }
+    if (found === "other_store") {
+      const message = "Cannot recover the log: a segment was written by another store";
+      throw new CorruptionError(message, path, 0);
     }
     if (found === "damaged") {
       const couldBeTorn = isLast && this.#batchEnded && (!isFirst || number === 1);

@@ -1,0 +1,199 @@
+/**
+ * Disks that lie: the files of one replica are damaged in every way that we could think of, and the
+ * store takes notice, answers nothing from them, and fills itself again from its peers.
+ *
+ * Real processes; damage is done to the files of stopped nodes and of running ones. Each test writes
+ * before, during and after, and asks at the end whether every acknowledged write is there once and
+ * whether all replicas are equal.
+ */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { encodeText, put } from "../../kv/kv.ts";
+import { eventually } from "../eventually.ts";
+import { allHealthy, metricOf, replicasEqual, statusOf } from "./cluster_calls.ts";
+import { copyFolder, filesBelow, flipBit, lastSegment, quarantineReasons } from "./damage.ts";
+import { startCluster, type TestCluster } from "./harness.ts";
+import { Workload } from "./workload.ts";
+
+const VICTIM = "backend/1";
+
+const victimDir = (cluster: TestCluster) => join(cluster.dir, "backend-1");
+
+/** A cluster whose checkpoints are made often, and enough in it to be damaged. */
+async function startWithData(): Promise<TestCluster> {
+  const cluster = await startCluster({ config: "tests/cluster/busy_disks.toml" });
+  for (const row of ["barn", "lamp", "tree"]) {
+    for (let i = 0; i < 30; i++) {
+      await put(cluster.kv, row, `c${i}`, `${row} ${i} `.repeat(50));
+    }
+    const large = new Uint8Array(200_000).fill(row.charCodeAt(0));
+    await cluster.kv.apply({ row, mutations: [{ kind: "put", column: "large", value: large }] });
+  }
+  await checkpointed(cluster);
+  return cluster;
+}
+
+/** Waits until what the victim has applied by now is in its checkpoints. */
+async function checkpointed(cluster: TestCluster): Promise<void> {
+  const applied = await metricOf(cluster, VICTIM, "penncloud_group_applied_lsn");
+  await eventually(
+    async () => await metricOf(cluster, VICTIM, "penncloud_group_checkpoint_lsn") >= applied,
+    "checkpoints",
+    { withinMs: 30_000, everyMs: 100 },
+  );
+}
+
+/** Stops the victim in good order, lets `damage` at its files, and starts it again. */
+async function whileStopped(cluster: TestCluster, damage: (dir: string) => Promise<void>) {
+  await stopInGoodOrder(cluster);
+  await damage(victimDir(cluster));
+  await cluster.restart(VICTIM);
+}
+
+async function stopInGoodOrder(cluster: TestCluster): Promise<void> {
+  await cluster.drain(VICTIM);
+  await eventually(
+    async () => (await cluster.process(VICTIM)).pid === null,
+    `${VICTIM} to stop`,
+    { withinMs: 35_000 },
+  );
+}
+
+/** One in each tablet, of this name's own. */
+const rowsOf = (name: string) => ["b", "m", "t"].map((letter) => `${letter} ${name}`);
+
+async function healed(cluster: TestCluster, workload?: Workload): Promise<void> {
+  await cluster.waitReady(VICTIM);
+  await allHealthy(cluster);
+  await workload?.stop();
+  await replicasEqual(cluster);
+  await workload?.check();
+}
+
+/** Every way to damage a stopped replica, and what its quarantine must say of it; null: nothing. */
+const DAMAGES: readonly [name: string, damage: (dir: string) => Promise<void>, RegExp | null][] = [
+  [
+    "a flipped bit in the middle of the log",
+    async (dir) => {
+      const path = await lastSegment(dir);
+      await flipBit(path, Math.floor((await Deno.stat(path)).size / 2));
+    },
+    /Cannot recover the log/,
+  ],
+  ["a flipped bit in the log's header", async (dir) => flipBit(await lastSegment(dir), 30), /log/],
+  [
+    "a segment without a byte",
+    async (dir) => Deno.truncate(await lastSegment(dir), 0),
+    /log is missing/,
+  ],
+  [
+    "a log that is gone",
+    (dir) => Deno.remove(join(dir, "wal"), { recursive: true }),
+    /log is missing/,
+  ],
+  [
+    "a log that ends too early",
+    async (dir) => {
+      const path = await lastSegment(dir);
+      await Deno.truncate(path, 200);
+    },
+    /log ends with batch/,
+  ],
+  [
+    "a segment of another store",
+    async (dir) => {
+      const other = await lastSegment(join(dir, "../backend-2"));
+      await Deno.copyFile(other, await lastSegment(dir));
+    },
+    /written by another store/,
+  ],
+  ["a flipped bit in the identity", (dir) => flipBit(join(dir, "IDENTITY"), 40), /identity/],
+  ["an identity that is gone", (dir) => Deno.remove(join(dir, "IDENTITY")), /no identity/],
+  ["an identity without a byte", (dir) => Deno.truncate(join(dir, "IDENTITY"), 0), /identity/],
+  [
+    "a flipped bit in a checkpoint's tree",
+    (dir) => flipBit(join(dir, "groups/1.db"), 101),
+    /checkpoint/i,
+  ],
+  ["a checkpoint that is gone", (dir) => Deno.remove(join(dir, "groups/2.db")), null],
+  [
+    "a checkpoint without a byte",
+    (dir) => Deno.truncate(join(dir, "groups/3.db"), 0),
+    null,
+  ],
+  [
+    "a checkpoint under another group's name",
+    (dir) => Deno.copyFile(join(dir, "groups/2.db"), join(dir, "groups/3.db")),
+    /group/,
+  ],
+];
+
+Deno.test("a stopped replica whose files were damaged is filled again from its peers", async (t) => {
+  await using cluster = await startWithData();
+  for (const [name, damage, reason] of DAMAGES) {
+    await t.step(name, async () => {
+      const workload = new Workload(cluster.kv, { writers: 2, rows: rowsOf(name) });
+      await workload.progress(40);
+      await checkpointed(cluster);
+      const before = (await quarantineReasons(victimDir(cluster))).length;
+      await whileStopped(cluster, damage);
+      await workload.progress(40);
+      await healed(cluster, workload);
+      const reasons = await quarantineReasons(victimDir(cluster));
+      if (reason !== null) {
+        assert(reasons.length > before || before === 8, "nothing was moved aside");
+        assert.match(reasons.at(-1)!, reason);
+      }
+    });
+  }
+});
+
+Deno.test("a data folder that was put back to an older state of itself is noticed and filled again", async () => {
+  await using cluster = await startWithData();
+  const old = await Deno.makeTempDir({ prefix: "penncloud-old-" });
+  try {
+    await stopInGoodOrder(cluster);
+    await copyFolder(victimDir(cluster), old);
+    await cluster.restart(VICTIM);
+    await allHealthy(cluster);
+    const workload = new Workload(cluster.kv, { writers: 2 });
+    await workload.progress(100);
+    await whileStopped(cluster, async (dir) => {
+      await Deno.remove(dir, { recursive: true });
+      await copyFolder(old, dir);
+    });
+    await workload.progress(100);
+    await eventually(
+      async () => (await quarantineReasons(victimDir(cluster))).some((it) => /older copy/.test(it)),
+      "the older copy to be noticed",
+      { withinMs: 30_000 },
+    );
+    await healed(cluster, workload);
+  } finally {
+    await Deno.remove(old, { recursive: true });
+  }
+});
+
+Deno.test("a damaged store that might be the only whole one waits, says for whom, and heals when they come", async () => {
+  await using cluster = await startWithData();
+  await cluster.kill("backend/0");
+  await cluster.kill("backend/2");
+  await whileStopped(cluster, (dir) => flipBit(join(dir, "IDENTITY"), 40));
+  const files = await filesBelow(join(victimDir(cluster), "wal"));
+  await eventually(
+    async () => {
+      const { nodes } = await statusOf(cluster);
+      const problem = nodes.find((node) => node.name === VICTIM)!.problem ?? "";
+      return /store is damaged.*identity.*waits for .*backend\/(0|2)/.test(problem);
+    },
+    "the damaged store to say what it waits for",
+    { withinMs: 20_000 },
+  );
+  assert.deepEqual(await filesBelow(join(victimDir(cluster), "wal")), files, "nothing is touched");
+  assert.deepEqual(await quarantineReasons(victimDir(cluster)), []);
+  await cluster.restart("backend/0");
+  await cluster.restart("backend/2");
+  await healed(cluster);
+  const cell = await cluster.kv.get("lamp", "c7");
+  assert.deepEqual(cell?.value, encodeText("lamp 7 ".repeat(50)));
+});
