@@ -49,13 +49,16 @@ export async function quarantineContent(dir: string): Promise<QuarantineContent>
   return { count: places.length, bytes };
 }
 
+/** Names ascend, also when several are made within a second or the clock was set back. */
 async function freshPlace(disk: Disk, dir: string): Promise<string> {
   const time = new Date().toISOString().replaceAll(/[-:]/g, "").replace(/\..*/, "");
-  for (let n = 1;; n++) {
-    const place = `${dir}/quarantine/${time}-${String(n).padStart(3, "0")}`;
-    if (await disk.stat(place) === null) return place;
-  }
+  const last = (await placesIn(disk, dir)).at(-1)?.split("/").at(-1) ?? "";
+  const [lastTime = "", number = "0"] = last.split("-");
+  const next = lastTime < time ? `${time}-001` : `${lastTime}-${pad(Number(number) + 1)}`;
+  return `${dir}/quarantine/${next}`;
 }
+
+const pad = (number: number) => String(number).padStart(3, "0");
 
 async function writeReason(disk: Disk, place: string, reason: string): Promise<void> {
   const file = await disk.open(`${place}/reason.txt`, { create: true });

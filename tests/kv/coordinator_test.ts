@@ -44,7 +44,17 @@ class Bench {
     }
   }
 
-  report(node: number, options: { inc?: number; lastLsn?: number; epoch?: number } = {}): void {
+  report(
+    node: number,
+    options: {
+      inc?: number;
+      lastLsn?: number;
+      commitLsn?: number;
+      epoch?: number;
+      suspect?: boolean;
+      copy?: string;
+    } = {},
+  ): void {
     const report: StoreReport = {
       store: storeId(`s${node}`),
       inc: incarnation(options.inc ?? 1),
@@ -57,7 +67,9 @@ class Bench {
         role: "secondary",
         lastEpoch: epoch(1),
         lastLsn: lsn(options.lastLsn ?? 0),
-        commitLsn: lsn(0),
+        commitLsn: lsn(options.commitLsn ?? 0),
+        ...(options.suspect === undefined ? {} : { suspect: options.suspect }),
+        ...(options.copy === undefined ? {} : { store: storeId(options.copy) }),
         serving: false,
         silentMs: 10_000,
         tablets: [],
@@ -238,4 +250,52 @@ Deno.test("the office goes back to where it is wished once all is quiet", () => 
   const handOver = bench.effects.find((effect) => effect.kind === "handOver");
   assert(handOver?.kind === "handOver");
   assert.equal(handOver.successor, 0);
+});
+
+Deno.test("a primary that reports damage is replaced at once, and its reign is over", () => {
+  const bench = created();
+  bench.report(0, { suspect: true, epoch: 0 });
+  bench.report(1, { lastLsn: 4 });
+  bench.report(2, { lastLsn: 4 });
+  assert.equal(bench.record!.primary.node, 1);
+  assert.deepEqual(bench.inSync, [1, 2]);
+  assert.equal(bench.record!.deadReign, 1);
+});
+
+Deno.test("a secondary that reports damage is taken out without waiting, and not put in before it began anew", () => {
+  const bench = created();
+  bench.report(2, { suspect: true, epoch: 0 });
+  const down = bench.effects.find((effect) => effect.kind === "memberDown");
+  assert(down?.kind === "memberDown" && down.to === 0 && down.node === 2);
+  assert.equal(bench.propose({ kind: "remove", member: member(2) }), "done");
+  assert.equal(bench.propose({ kind: "add", member: member(2) }), "refused");
+  bench.report(2, { copy: "s2~1" });
+  assert.equal(
+    bench.propose({ kind: "add", member: member(2) }),
+    "refused",
+    "that copy is no more",
+  );
+  const anew = { node: nodeId(2), store: storeId("s2~1") };
+  assert.equal(bench.propose({ kind: "add", member: anew }), "done");
+});
+
+Deno.test("damage everywhere elects nobody", () => {
+  const bench = created();
+  for (const node of [0, 1, 2]) bench.report(node, { suspect: true, epoch: 0 });
+  bench.later(60_000);
+  assert.equal(bench.record!.epoch, 1);
+});
+
+Deno.test("who lacks what another knows to be committed is not elected, however long the others are away", () => {
+  const bench = created();
+  bench.report(1, { lastLsn: 9, commitLsn: 9 });
+  bench.exited(0);
+  bench.exited(1);
+  bench.report(2, { inc: 2, lastLsn: 5 });
+  bench.later(60_000);
+  assert.equal(bench.record!.epoch, 1, "its disk forgot");
+  bench.report(1, { inc: 2, lastLsn: 9, commitLsn: 9 });
+  bench.later(11_000);
+  assert.equal(bench.record!.primary.node, 1);
+  assert.deepEqual(bench.inSync, [1]);
 });

@@ -1,7 +1,9 @@
 /** The data folder's lock and identity. */
 import assert from "node:assert/strict";
 import { CorruptionError } from "../../../kv/errors.ts";
-import { DataFolderError, openDataFolder } from "../../../kv/disk/identity.ts";
+import { DataFolderError, markSuspect, openDataFolder } from "../../../kv/disk/identity.ts";
+import { KEPT_COUNT_MAX, moveAside, quarantineContent } from "../../../kv/disk/quarantine.ts";
+import { groupId } from "../../../proto/ids.ts";
 
 async function withDir(run: (dir: string) => Promise<void>): Promise<void> {
   const dir = await Deno.makeTempDir();
@@ -91,4 +93,72 @@ Deno.test("openDataFolder() refuses a damaged identity, and one that is gone whi
     const folder = await openDataFolder({ dir, clusterId: "home" });
     assert.ok(folder.isNew);
     await folder.close();
+  }));
+
+Deno.test("a damaged folder goes on as a new store once that is allowed, and keeps the old files aside", () =>
+  withDir(async (dir) => {
+    const before = await openDataFolder({ dir, clusterId: "home" });
+    await before.close();
+    await Deno.mkdir(`${dir}/wal`);
+    await Deno.writeTextFile(`${dir}/wal/seg`, "log");
+    await Deno.writeTextFile(`${dir}/IDENTITY`, "{");
+    const refusal = new Error("not yet");
+    await assert.rejects(
+      openDataFolder({ dir, clusterId: "home", mayRenew: () => Promise.reject(refusal) }),
+      refusal,
+    );
+    assert.equal(await Deno.readTextFile(`${dir}/IDENTITY`), "{", "nothing is touched before");
+    const after = await openDataFolder({ dir, clusterId: "home", mayRenew: async () => {} });
+    assert.notEqual(after.identity.storeId, before.identity.storeId);
+    assert.equal(after.identity.bootCount, 1);
+    await after.close();
+    const [place] = Array.from(Deno.readDirSync(`${dir}/quarantine`), ({ name }) => name);
+    const kept = Array.from(Deno.readDirSync(`${dir}/quarantine/${place}`), ({ name }) => name);
+    assert.deepEqual(kept.sort(), ["IDENTITY.damaged", "reason.txt", "wal"]);
+    assert.match(await Deno.readTextFile(`${dir}/quarantine/${place}/reason.txt`), /not JSON/);
+    await (await openDataFolder({ dir, clusterId: "home" })).close();
+  }));
+
+Deno.test("what a process left in SUSPECT makes the next one begin the store anew", () =>
+  withDir(async (dir) => {
+    const before = await openDataFolder({ dir, clusterId: "home" });
+    await before.close();
+    markSuspect(dir, "a sync failed");
+    await assert.rejects(openDataFolder({ dir, clusterId: "home" }), /a sync failed/);
+    const after = await openDataFolder({ dir, clusterId: "home", mayRenew: async () => {} });
+    assert.notEqual(after.identity.storeId, before.identity.storeId);
+    await after.close();
+    await (await openDataFolder({ dir, clusterId: "home" })).close();
+  }));
+
+Deno.test("a copy that is given up goes by a new name before its files are moved, and the others keep theirs", () =>
+  withDir(async (dir) => {
+    const folder = await openDataFolder({ dir, clusterId: "home" });
+    await Deno.mkdir(`${dir}/groups`);
+    for (const name of ["1.db", "1.db-wal", "2.db"]) {
+      await Deno.writeTextFile(`${dir}/groups/${name}`, name);
+    }
+    const { storeId } = folder.identity;
+    await folder.giveUpCopy(groupId(1), new Error("damaged"));
+    assert.equal(folder.copyOf(groupId(1)), `${storeId}~1`);
+    assert.equal(folder.copyOf(groupId(2)), storeId);
+    await folder.close();
+    const left = Array.from(Deno.readDirSync(`${dir}/groups`), ({ name }) => name);
+    assert.deepEqual(left, ["2.db"]);
+    const again = await openDataFolder({ dir, clusterId: "home" });
+    assert.equal(again.copyOf(groupId(1)), `${storeId}~1`);
+    await again.close();
+  }));
+
+Deno.test("quarantine keeps a bounded number of folders, the newest always", () =>
+  withDir(async (dir) => {
+    for (let i = 0; i < KEPT_COUNT_MAX + 3; i++) {
+      await Deno.mkdir(dir, { recursive: true });
+      await Deno.writeTextFile(`${dir}/file`, String(i));
+      await moveAside(dir, { names: ["file", "missing"], reason: `reason ${i}` });
+    }
+    assert.equal((await quarantineContent(dir)).count, KEPT_COUNT_MAX);
+    const names = Array.from(Deno.readDirSync(`${dir}/quarantine`), ({ name }) => name).sort();
+    const newest = `${dir}/quarantine/${names.at(-1)}/file`;
+    assert.equal(await Deno.readTextFile(newest), String(KEPT_COUNT_MAX + 2));
   }));
