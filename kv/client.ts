@@ -11,7 +11,8 @@
  * the other half.
  */
 import { crc32 } from "node:zlib";
-import type { NodeId } from "../proto/ids.ts";
+import { type Lsn, lsn, type NodeId } from "../proto/ids.ts";
+import type { ReadBound } from "../proto/kv_wire.ts";
 import type { RequestStamp } from "../proto/command.ts";
 import type { Route, RouteTable } from "../proto/routes.ts";
 import { type Env, freshId } from "./env.ts";
@@ -221,7 +222,10 @@ export class KvClient implements Kv {
       };
       const rest = { ...options, deadlineMs: untilMs - this.#env.monotonicMs() };
       const answer = await this.#ask(rows, method, { stamp, ...body }, inline, rest);
-      return answer.body as RowOutcome;
+      const outcome = answer.body as RowOutcome;
+      // A cell's version is the log position of the entry that wrote it.
+      if ("version" in outcome) options.session?.see(answer.route.gid, lsn(outcome.version));
+      return outcome;
     } finally {
       numbers.release(seq);
     }
@@ -268,17 +272,22 @@ export class KvClient implements Kv {
         continue;
       }
       if (!attempt.maybeApplied) this.#checkTogether(rows, route);
-      const node = attempt.hint ?? route.primary;
+      const bound = isRead(method) ? boundOf(options, route) : null;
+      // A replica that is not new enough passes the read on to the primary.
+      const relaxed = bound !== null && attempt.count === 0;
+      const node = attempt.hint ?? (relaxed ? this.#anyMember(route) : route.primary);
       attempt.hint = null;
       try {
         const timeoutMs = Math.min(ATTEMPT_MS, remainingMs);
         const request: Record<string, unknown> = { ...body, gid: route.gid, hops: 0 };
+        if (bound !== null) request.bound = bound;
         if (mutated("retry-with-new-number") && method === "apply") {
           const stamp = body.stamp as RequestStamp;
           request.stamp = { ...stamp, clientId: `${stamp.clientId}-${attempt.count}` };
         }
         const callOptions = signal === undefined ? { timeoutMs } : { timeoutMs, signal };
         const answer = await this.#transport.call(node, method, request, payload, callOptions);
+        if (isRead(method)) options.session?.see(route.gid, (answer.body as { lsn: Lsn }).lsn);
         return { ...answer, route };
       } catch (error) {
         if (signal?.aborted) throw error;
@@ -350,6 +359,10 @@ export class KvClient implements Kv {
     throw new KvError("invalid_request", `Rows "${rows[0]}" and "${apart}" lie in several groups`);
   }
 
+  #anyMember({ members, primary }: Route): NodeId {
+    return members[Math.floor(this.#env.random() * members.length)] ?? primary;
+  }
+
   #routeOf(row: string): Route | undefined {
     const { routes } = this.#table;
     let low = 0, high = routes.length - 1;
@@ -390,6 +403,15 @@ function gaveUp(row: string, attempt: Attempt): KvError {
 function detailsOf(error: KvError): { hint?: NodeId | null; maybeApplied?: boolean } {
   const details = "details" in error ? error.details : undefined;
   return typeof details === "object" && details !== null ? details : {};
+}
+
+const isRead = (method: KvMethod) => method !== "apply" && method !== "multiRow";
+
+/** What a read's options ask of a replica that is not the primary; null: the newest state only. */
+function boundOf({ maxStaleMs, session }: CallOptions, { gid }: Route): ReadBound | null {
+  if (maxStaleMs === undefined && session === undefined) return null;
+  const minLsn = session?.seenOf(gid);
+  return { ...(maxStaleMs === undefined ? {} : { maxStaleMs }), ...(minLsn ? { minLsn } : {}) };
 }
 
 function checkLimit(limit: number | undefined): void {

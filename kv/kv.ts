@@ -8,7 +8,7 @@
  * `KvClient` (client.ts) speaks to a cluster; `MemoryKv` (memory_kv.ts) runs the same rules in one
  * process for tests. Rows sort by the bytes of their UTF-8, and so do the columns of a row.
  */
-import type { Version } from "../proto/ids.ts";
+import type { Lsn, Version } from "../proto/ids.ts";
 import { KvError } from "./errors.ts";
 
 /** 1 to 1024 bytes of UTF-8, well formed, no NUL. */
@@ -149,7 +149,32 @@ export interface ScanPage {
   readonly next: ScanPosition | null;
 }
 
+/**
+ * Reading on any replica, and never anything older than one has seen: a session remembers how far
+ * the writes and reads made with it had come, by replica group. Reads with a session may be answered
+ * by a replica that has come as far; so one reads one's own writes, and time never goes back.
+ */
+export class KvSession {
+  readonly #seen = new Map<number, Lsn>();
+
+  /** The log position that group `gid` must have reached. */
+  seenOf(gid: number): Lsn | undefined {
+    return this.#seen.get(gid);
+  }
+
+  see(gid: number, lsn: Lsn): void {
+    if (lsn > (this.#seen.get(gid) ?? 0)) this.#seen.set(gid, lsn);
+  }
+}
+
 export interface CallOptions {
+  /**
+   * For reads. Neither of the next two: linearizable, answered by the primary. Otherwise any replica
+   * may answer that meets all that are given; this one bounds the age of its state, in milliseconds:
+   * whatever was acknowledged longer ago is in it.
+   */
+  readonly maxStaleMs?: number;
+  readonly session?: KvSession;
   /** Give up after this many milliseconds with `unavailable` or `outcome_unknown`. Default 10 000. */
   readonly deadlineMs?: number;
   readonly signal?: AbortSignal;

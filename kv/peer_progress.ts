@@ -18,6 +18,10 @@ export class PeerProgress {
   hasConfig = false;
   /** Until when it promised not to act as primary, on our clock; counted from our sending. */
   leaseUntilMs = -Infinity;
+  /** The last heartbeat of this reign that it answered. */
+  answeredBeat = 0;
+  /** Its own clock when it sent its last answer, to be echoed; null after a restart. */
+  stampMs: number | null = null;
   heardMs: number;
   /** When `matchLsn` last rose, or when we last had nothing to send. */
   progressMs: number;

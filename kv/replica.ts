@@ -16,7 +16,8 @@
  *   A3  an ack for an entry leaves only after a write that covers it is on disk
  *   A4  truncation never goes below what this replica knows to be committed
  *   A5  a primary commits only with enough members in sync, past its promises, in its own reign
- *   A6  a read is answered only with `epochStart` applied and a lease of everybody electable
+ *   A6  a read is answered only with `epochStart` applied (or beside the rows that undecided entries
+ *       touch) and proof that nobody else was primary when it came in; read_gate.ts lists the proofs
  *   A7  equal log positions have equal state hashes on all replicas
  *
  * Start at {@link Replica.step}; ARCHITECTURE.md, "Life of a put", is the same story as a picture.
@@ -57,6 +58,7 @@ import type { GroupState } from "./group_state.ts";
 import { invariant } from "./invariant.ts";
 import { mutated } from "./mutant.ts";
 import { PeerProgress } from "./peer_progress.ts";
+import { ReadGate, type RowSpan, rowWithin, type WaitingRead } from "./read_gate.ts";
 import { commonPosition, entryBytes, type LogEntry, type ReplicaLog } from "./replica_log.ts";
 import type { RowOutcome } from "./row_op.ts";
 import {
@@ -77,6 +79,8 @@ export interface ReplicaTiming {
   readonly graceMs: number;
   /** A member that is silent for this long is taken out. */
   readonly ackTimeoutMs: number;
+  /** `confirm`: reads never rely on leases, so on no clock; each waits for a round of heartbeats. */
+  readonly readMode?: "lease" | "confirm";
 }
 
 export interface Self {
@@ -95,7 +99,11 @@ export type Input =
     request: LogRequest;
     wallMs: number;
   }
-  | { kind: "read"; readId: number }
+  | { kind: "read"; readId: number; span: RowSpan }
+  /** What the coordinator's record says, looked up for `checkRecord`; null when nobody could tell. */
+  | { kind: "recordChecked"; checkId: number; config: GroupConfig | null }
+  /** Our clock stood still or jumped: what leases it measured is not to be trusted. */
+  | { kind: "clockDoubted" }
   /** Split or merge tablets because a person asks for it. */
   | { kind: "reshape"; requestId: number; change: TabletChange }
   /** Send and write what has gathered; the shell calls it once a turn. */
@@ -132,6 +140,8 @@ export type Effect =
   | { kind: "unreadable"; readId: number; code: RefusalCode; message: string }
   | { kind: "propose"; epoch: Epoch; changeId: string; change: ConfigChange }
   | { kind: "suspect"; epoch: Epoch; silentMs: number }
+  /** Look up the group's durable record, now, and say so by `recordChecked`. */
+  | { kind: "checkRecord"; checkId: number }
   /** Somebody is at a newer epoch: fetch the configuration from the coordinator. */
   | { kind: "askConfig" }
   | { kind: "readLog"; node: NodeId; fromLsn: Lsn }
@@ -154,6 +164,10 @@ const UNCOMMITTED_ENTRIES_MAX = 4096;
 const UNCOMMITTED_BYTES_MAX = 32 * 1024 * 1024;
 const WAITING_READS_MAX = 4096;
 const WAITING_READ_MS = 3_000;
+/** Leases come back within milliseconds, unless somebody electable is gone. */
+const RECORD_CHECK_AFTER_MS = 50;
+const RECORD_CHECK_PATIENCE_MS = 1_000;
+const FRESHNESS_KEPT = 16;
 /** One append on the wire: below the frame limit even with one operation of the largest size. */
 const APPEND_LIMITS = { entriesMax: 512, bytesMax: 3 * 1024 * 1024 };
 /** Committed entries kept in memory for replicas that are a little behind. */
@@ -232,6 +246,9 @@ export class Replica {
   /** A promise waits until the epoch that it is given in is on our disk. */
   #heldPromise: HeartbeatAck | null = null;
   #fetchingSnapshot = false;
+  /** Our state, once it reaches `lsn`, has whatever was acknowledged before `atMs` on our clock. */
+  #freshness: { lsn: Lsn; atMs: number }[] = [];
+  #freshMs = -Infinity;
 
   // As the primary.
   #learners: readonly Member[] = [];
@@ -246,7 +263,9 @@ export class Replica {
   readonly #waiting = new Map<Lsn, number[]>();
   readonly #inProgress = new Map<string, Lsn>();
   #uncommittedBytes = 0;
-  #waitingReads: { readId: number; untilMs: number }[] = [];
+  readonly #reads = new ReadGate();
+  /** The last heartbeat that was sent. */
+  #beat = 0;
   #diskFull = false;
   /** The one split or merge that is under way, and who asked for it. */
   #reshaping: { readonly lsn: Lsn; readonly requestId: number | null } | null = null;
@@ -293,7 +312,13 @@ export class Replica {
         this.#onRequest(input);
         break;
       case "read":
-        this.#onRead(input.readId);
+        this.#onRead(input.readId, input.span);
+        break;
+      case "recordChecked":
+        this.#onRecordChecked(input.checkId, input.config);
+        break;
+      case "clockDoubted":
+        for (const peer of this.#peers.values()) peer.leaseUntilMs = -Infinity;
         break;
       case "reshape":
         this.#onReshape(input.requestId, input.change);
@@ -400,6 +425,18 @@ export class Replica {
 
   /** Whether a linearizable read may be answered from the applied state right now (A6). */
   canReadAt(nowMs: number): boolean {
+    return this.#timing.readMode !== "confirm" && this.#holdsLeasesAt(nowMs);
+  }
+
+  /**
+   * How old the applied state may be: whatever was acknowledged longer ago is in it. No clocks are
+   * compared: our own stamp travels to the primary and back. Milliseconds; Infinity when not known.
+   */
+  stalenessAt(nowMs: number): number {
+    return this.#holdsLeasesAt(nowMs) ? 0 : nowMs - this.#freshMs;
+  }
+
+  #holdsLeasesAt(nowMs: number): boolean {
     if (!this.canServe() || nowMs < this.#promiseUntilMs()) return false;
     if (mutated("stale-read-after-pause")) nowMs = this.#nowMs;
     for (const node of this.#leaseSet()) {
@@ -525,34 +562,78 @@ export class Replica {
     return entry;
   }
 
-  #onRead(readId: number): void {
+  #onRead(readId: number, span: RowSpan): void {
     if (this.#role !== "primary" || this.#relinquished) {
       const message = `This node is not the primary of group ${this.gid}`;
       this.#effects.push({ kind: "unreadable", readId, code: "not_primary", message });
     } else if (this.canReadAt(this.#nowMs)) {
       this.#effects.push({ kind: "readable", readId });
-    } else if (this.#waitingReads.length >= WAITING_READS_MAX) {
+    } else if (this.#reads.size >= WAITING_READS_MAX) {
       const message = `Group ${this.gid} has ${WAITING_READS_MAX} reads waiting`;
       this.#effects.push({ kind: "unreadable", readId, code: "busy", message });
     } else {
-      this.#waitingReads.push({ readId, untilMs: this.#nowMs + WAITING_READ_MS });
+      this.#reads.add({ readId, span, beat: this.#beat, sinceMs: this.#nowMs });
+      this.#releaseReads();
     }
   }
 
   #releaseReads(): void {
-    if (this.#waitingReads.length === 0) return;
-    if (this.canReadAt(this.#nowMs)) {
-      for (const { readId } of this.#waitingReads) this.#effects.push({ kind: "readable", readId });
-      this.#waitingReads = [];
-    } else {
-      const expired = this.#waitingReads.filter((read) => read.untilMs <= this.#nowMs);
-      if (expired.length === 0) return;
-      this.#waitingReads = this.#waitingReads.filter((read) => read.untilMs > this.#nowMs);
-      this.#failReads(expired, "unavailable", "has no lease from its members");
-    }
+    if (this.#reads.size === 0) return;
+    if (this.canReadAt(this.#nowMs)) return this.#answerReads(this.#reads.takeAll());
+    const confirmed = this.#confirmedBeat();
+    const since = mutated("round-before-read") ? 1 : 0;
+    this.#answerReads(this.#reads.take((read) => read.beat < confirmed + since));
+    const untilMs = this.#nowMs - WAITING_READ_MS;
+    const expired = this.#reads.take((read) => read.sinceMs <= untilMs);
+    this.#failReads(expired, "unavailable", "cannot tell whether it still has only one primary");
   }
 
-  #failReads(reads: { readId: number }[], code: RefusalCode, why: string): void {
+  /** The last heartbeat that everybody electable has answered; 0 while nothing may be read anyway. */
+  #confirmedBeat(): number {
+    if (!this.canServe()) return 0;
+    let beat = Infinity;
+    for (const node of this.#leaseSet()) {
+      beat = Math.min(beat, this.#peers.get(node)?.answeredBeat ?? 0);
+    }
+    return beat;
+  }
+
+  /** Somebody whose word is needed is out of reach: ask whether the record still names this epoch. */
+  #maybeCheckRecord(): void {
+    if (this.#relinquished || this.#nowMs - this.#reads.oldestMs < RECORD_CHECK_AFTER_MS) return;
+    const checkId = this.#reads.beginCheck(this.#nowMs, RECORD_CHECK_PATIENCE_MS);
+    if (checkId !== null) this.#effects.push({ kind: "checkRecord", checkId });
+  }
+
+  #onRecordChecked(checkId: number, config: GroupConfig | null): void {
+    const asked = this.#reads.endCheck(checkId);
+    if (config !== null && config.epoch > this.epoch) this.#adopt(config);
+    if (this.#role !== "primary" || this.#relinquished) return;
+    if (config?.epoch !== this.epoch && !mutated("record-not-asked")) return;
+    // Whatever is committed is in our log, and nobody else commits while the record names us. Only
+    // entries behind the known commit may or may not be among it.
+    const decided = this.canServe() || mutated("limbo-ignored");
+    const limbo = decided ? [] : this.#undecidedRows();
+    this.#answerReads(
+      this.#reads.take((read) => asked.has(read.readId) && rowWithin(read.span, limbo) === null),
+    );
+  }
+
+  #undecidedRows(): Set<string> {
+    const rows = new Set<string>();
+    for (let at = this.#commitLsn + 1; at <= this.#log.lastLsn; at++) {
+      const entry = this.#log.at(toLsn(at));
+      invariant(entry !== undefined, "A6", () => `undecided entry ${at} left memory`);
+      for (const { row } of rowOpsOf(entry.command)) rows.add(row);
+    }
+    return rows;
+  }
+
+  #answerReads(reads: readonly WaitingRead[]): void {
+    for (const { readId } of reads) this.#effects.push({ kind: "readable", readId });
+  }
+
+  #failReads(reads: readonly WaitingRead[], code: RefusalCode, why: string): void {
     const message = `Cannot read: group ${this.gid} ${why}`;
     for (const { readId } of reads) {
       this.#effects.push({ kind: "unreadable", readId, code, message });
@@ -568,11 +649,11 @@ export class Replica {
       this.#effects.push({ kind: "write", writeId, records: this.#unwritten });
       this.#unwritten = [];
     }
-    if (this.#role === "primary") {
-      for (const peer of this.#peers.values()) {
-        this.#replicate(peer);
-      }
-    }
+    if (this.#role !== "primary") return;
+    for (const peer of this.#peers.values()) this.#replicate(peer);
+    // One round at a time serves all reads that came in before it was sent.
+    const confirms = this.#timing.readMode === "confirm" && this.#reads.wantsBeat(this.#beat);
+    if (confirms && this.#confirmedBeat() >= this.#beat) this.#heartbeat();
   }
 
   #onWritten(writeId: number): void {
@@ -773,10 +854,20 @@ export class Replica {
     const graceMs = mutated("short-grace") ? this.#timing.leaseMs / 4 : this.#timing.graceMs;
     const untilMs = this.#nowMs + graceMs;
     this.#promises.set(message.reign, Math.max(this.#promises.get(message.reign) ?? 0, untilMs));
+    if (message.echoMs !== null) {
+      this.#freshness.push({ lsn: message.commitLsn, atMs: message.echoMs });
+      if (this.#freshness.length > FRESHNESS_KEPT) this.#freshness.shift();
+    }
     this.#learnCommit(message.commitLsn);
     this.#compareHash(message.check);
-    const { sentMs } = message;
-    this.#heldPromise = { kind: "heartbeatAck", ...this.#head(message.inc), sentMs };
+    const { sentMs, beat } = message, stampMs = this.#nowMs;
+    this.#heldPromise = {
+      kind: "heartbeatAck",
+      ...this.#head(message.inc),
+      sentMs,
+      beat,
+      stampMs,
+    };
     if (this.#durableEpoch >= this.epoch) this.#releasePromise();
   }
 
@@ -858,6 +949,7 @@ export class Replica {
   #meetIncarnation(peer: PeerProgress, inc: Incarnation): void {
     const first = peer.inc === 0;
     peer.inc = inc;
+    peer.stampMs = null;
     peer.hasConfig = false;
     peer.readingLog = false;
     peer.snapshotOffered = false;
@@ -892,6 +984,8 @@ export class Replica {
         const fromMs = mutated("lease-from-receipt") ? this.#nowMs : message.sentMs;
         const untilMs = fromMs + this.#timing.leaseMs;
         if (untilMs > peer.leaseUntilMs) peer.leaseUntilMs = untilMs;
+        peer.answeredBeat = Math.max(peer.answeredBeat, message.beat);
+        peer.stampMs = Math.max(peer.stampMs ?? -Infinity, message.stampMs);
         this.#replicate(peer);
         return this.#releaseReads();
       }
@@ -1010,7 +1104,11 @@ export class Replica {
       if (kind === "split" || kind === "merge") this.#onReshaped(lsn, kind);
       if (this.#role === "primary") this.#answerRequests(entry, outcome);
     }
-    let keepFrom: number = this.#state.appliedLsn;
+    const { appliedLsn } = this.#state;
+    while (this.#freshness.length > 0 && this.#freshness[0]!.lsn <= appliedLsn) {
+      this.#freshMs = Math.max(this.#freshMs, this.#freshness.shift()!.atMs);
+    }
+    let keepFrom: number = appliedLsn;
     for (const peer of this.#peers.values()) {
       if (this.#role === "primary" && this.#isMember(peer)) {
         keepFrom = Math.min(keepFrom, peer.matchLsn);
@@ -1167,8 +1265,7 @@ export class Replica {
     this.#waiting.clear();
     this.#inProgress.clear();
     this.#uncommittedBytes = 0;
-    this.#failReads(this.#waitingReads, "not_primary", "has a new primary");
-    this.#waitingReads = [];
+    this.#failReads(this.#reads.takeAll(), "not_primary", "has a new primary");
     this.#peers.clear();
     this.#pendingAdd = null;
     this.#proposal = null;
@@ -1294,6 +1391,7 @@ export class Replica {
       for (const peer of this.#peers.values()) this.#maybeAdd(peer);
       this.#maybeReshape();
       this.#advanceCommit();
+      this.#maybeCheckRecord();
     } else {
       this.#maybeSuspect();
     }
@@ -1305,6 +1403,7 @@ export class Replica {
 
   #heartbeat(): void {
     this.#heartbeatMs = this.#nowMs;
+    this.#beat += 1;
     for (const peer of this.#peers.values()) this.#sendHeartbeat(peer);
   }
 
@@ -1314,7 +1413,11 @@ export class Replica {
       ...this.#head(peer.inc),
       config: this.#config!,
       sentMs: this.#nowMs,
+      beat: this.#beat,
       commitLsn: this.#commitLsn,
+      echoMs: this.#holdsLeasesAt(this.#nowMs) || mutated("echo-without-lease")
+        ? peer.stampMs
+        : null,
       check: this.#checks.at(-1) ?? null,
     });
   }

@@ -52,6 +52,8 @@ export const ClusterConfig = z.strictObject({
     lease_ms: Ms(1200, 100, 60_000),
     grace_ms: Ms(1800, 150, 90_000),
     ack_timeout_ms: Ms(1000, 100, 60_000),
+    /** `confirm`: no read relies on a clock; each waits for a round of heartbeats. */
+    read_mode: z.enum(["lease", "confirm"]).default("lease"),
     cold_start_wait_ms: Ms(10_000, 0, 600_000),
     checkpoint_dirty_bytes: Bytes(4 * MIB, 64 * 1024),
     checkpoint_log_bytes: Bytes(32 * MIB, MIB),

@@ -45,13 +45,27 @@ const PageOptions = {
   keysOnly: z.boolean().optional(),
 };
 
-export const GetRequest = z.object({ ...target, row: Key, column: Key });
+/** How old a state may be that a read is answered from, by any replica. Absent: the newest. */
+export const ReadBound = z.object({
+  /** Whatever was acknowledged longer ago must be in it. Milliseconds. */
+  maxStaleMs: z.number().nonnegative().optional(),
+  /** A log position that it must have reached. */
+  minLsn: Lsn.optional(),
+});
+export type ReadBound = z.infer<typeof ReadBound>;
+const read = { bound: ReadBound.optional() };
+/** How far the state that answered had come. */
+const answered = { lsn: Lsn };
+
+export const GetRequest = z.object({ ...target, ...read, row: Key, column: Key });
 export const GetReply = z.object({
+  ...answered,
   cell: z.object({ version: Version, size: z.int(), crc: z.int() }).nullable(),
 });
 
 export const GetRowRequest = z.object({
   ...target,
+  ...read,
   row: Key,
   ...PageOptions,
   prefix: z.string().max(1024).optional(),
@@ -59,10 +73,15 @@ export const GetRowRequest = z.object({
   after: z.string().max(1024).optional(),
   reverse: z.boolean().optional(),
 });
-export const GetRowReply = z.object({ cells: z.array(CellHead), next: z.string().nullable() });
+export const GetRowReply = z.object({
+  ...answered,
+  cells: z.array(CellHead),
+  next: z.string().nullable(),
+});
 
 export const ScanRequest = z.object({
   ...target,
+  ...read,
   ...PageOptions,
   startRow: z.string().max(1024).optional(),
   endRow: z.string().max(1024).nullable().optional(),
@@ -72,6 +91,7 @@ export const ScanRequest = z.object({
   snapshot: z.union([z.literal("new"), z.object({ gid: GroupId, lsn: Lsn })]).optional(),
 });
 export const ScanReply = z.object({
+  ...answered,
   cells: z.array(CellHead.extend({ row: z.string() })),
   /** With a snapshot the page may be empty and yet not the last. */
   next: z.object({ row: z.string(), column: z.string() }).nullable(),

@@ -112,17 +112,27 @@ export const Heartbeat = z.object({
   config: GroupConfig,
   /** The primary's monotonic clock at sending, echoed by the answer. */
   sentMs: z.number(),
+  /** Counts the primary's heartbeats; echoed by the answer. */
+  beat: z.int().nonnegative(),
   commitLsn: Lsn,
+  /**
+   * The receiver's own clock as of its last answer: `commitLsn` covers whatever was acknowledged
+   * before. Null when the sender does not know, or cannot tell whether it is still the primary.
+   */
+  echoMs: z.number().nullable(),
   /** The hash of the applied state as of an earlier entry, to be compared. */
   check: z.object({ lsn: Lsn, hash: z.string() }).nullable(),
 });
 export type Heartbeat = z.infer<typeof Heartbeat>;
 
-/** replica → primary: promised. `sentMs` is the heartbeat's. */
+/** replica → primary: promised. `sentMs` and `beat` are the heartbeat's. */
 export const HeartbeatAck = z.object({
   kind: z.literal("heartbeatAck"),
   ...head,
   sentMs: z.number(),
+  beat: z.int().nonnegative(),
+  /** The sender's monotonic clock. */
+  stampMs: z.number(),
 });
 export type HeartbeatAck = z.infer<typeof HeartbeatAck>;
 

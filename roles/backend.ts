@@ -31,6 +31,7 @@ import { BackendService } from "./backend_service.ts";
 import { type FoundStore, readStore, untilExpendable } from "./backend_start.ts";
 import { BlobIntake } from "./blob_intake.ts";
 import { CopySafety } from "./copy_safety.ts";
+import { ClockWatch, systemUptimeMs } from "./clock_watch.ts";
 import { Metrics } from "./metrics.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
@@ -149,6 +150,8 @@ export interface BackendParts {
   /** After the last of them was closed. */
   readonly closeStores: () => Promise<void>;
   readonly fetchSnapshot: (options: Parameters<typeof fetchSnapshot>[0]) => Promise<void>;
+  /** Null where nobody can tell. */
+  readonly uptimeMs?: () => number | null;
   readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
 }
 
@@ -163,6 +166,7 @@ function realParts(context: RoleContext, folder: DataFolder): BackendParts {
     openStore: (gid) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer }),
     closeStores: () => writer.close(),
     fetchSnapshot,
+    uptimeMs: systemUptimeMs,
     keepDiverged: async (gid, lines) => {
       const dir = `${dataDir}/diverged`;
       await Deno.mkdir(dir, { recursive: true });
@@ -194,6 +198,7 @@ export class Backend {
   #diskFull = false;
   #problem: string | null = null;
   #blobBytes = 0;
+  readonly #clock: ClockWatch;
   #timers: (() => void)[] = [];
   #stopped = false;
 
@@ -215,6 +220,7 @@ export class Backend {
     const { wal } = found;
     this.#context = context;
     this.#parts = parts;
+    this.#clock = new ClockWatch(parts.uptimeMs ?? (() => null), () => context.env.monotonicMs());
     this.#self = self;
     this.#wal = wal;
     this.#blobs = blobs;
@@ -380,6 +386,11 @@ export class Backend {
   }
 
   #keepHouse(): void {
+    const sleptMs = this.#clock.sleptMs();
+    if (sleptMs > 0) {
+      this.#context.env.log("warning", "the machine slept", { ms: Math.round(sleptMs) });
+      for (const group of this.#groups.values()) group.feed({ kind: "clockDoubted" });
+    }
     for (const group of this.#groups.values()) {
       group.maybeCheckpoint();
       group.maybeAudit();
@@ -527,6 +538,11 @@ export class Backend {
       help: "Reads of the group on this node",
       type: "counter",
       value: perGroup((group) => group.readCount),
+    });
+    this.metrics.read("penncloud_group_bounded_reads_total", {
+      help: "Reads that allow an older state, answered by this node whether primary or not",
+      type: "counter",
+      value: perGroup((group) => group.boundedReadCount),
     });
     this.metrics.read("penncloud_group_writes_total", {
       help: "Writes of the group on this node",

@@ -19,6 +19,7 @@ import { GroupState, SavedGroupState } from "../kv/group_state.ts";
 import { mutated } from "../kv/mutant.ts";
 import { type Effect, type Input, type LogRecord, Replica, type Self } from "../kv/replica.ts";
 import type { ScanSource } from "../kv/pages.ts";
+import type { RowSpan } from "../kv/read_gate.ts";
 import type { LogEntry } from "../kv/replica_log.ts";
 import type { RowOutcome } from "../kv/row_op.ts";
 import type { TabletChange } from "../kv/tablet_policy.ts";
@@ -29,9 +30,11 @@ import { GroupId, type Lsn, lsn as toLsn, type NodeId, StoreId } from "../proto/
 import {
   type Append,
   EpochHistory,
+  type GroupConfig,
   replicaConversation,
   type ReplicaMessage,
 } from "../proto/replication.ts";
+import type { ReadBound } from "../proto/kv_wire.ts";
 import type { BlobIntake } from "./blob_intake.ts";
 import type { RecoveredGroup } from "./backend_recovery.ts";
 import { refusal } from "./backend_refusal.ts";
@@ -70,6 +73,7 @@ interface PendingWrite {
 }
 
 const RETRY_MS = 500;
+const RECORD_TIMEOUT_MS = 900;
 /** Readers of a large value may still be at it when its cell is overwritten. */
 const BLOB_GRACE_MS = 60_000;
 const DIVERGED_BYTES_MAX = 16 * 1024 * 1024;
@@ -88,7 +92,7 @@ export class GroupShell {
   #hintedCommitLsn: Lsn = toLsn(0);
   readonly #requests = new Map<number, PromiseWithResolvers<RowOutcome>>();
   readonly #reshapes = new Map<number, PromiseWithResolvers<void>>();
-  readonly #reads = new Map<number, PromiseWithResolvers<void>>();
+  readonly #reads = new Map<number, { run: () => void; reject: (error: unknown) => void }>();
   #lastId = 0;
   /** Appends with large values are read from disk first; what follows must not overtake them. */
   readonly #sending = new Map<NodeId, Promise<void>>();
@@ -100,6 +104,7 @@ export class GroupShell {
   #divergedBytes = 0;
   #retired = false;
   readCount = 0;
+  boundedReadCount = 0;
   writeCount = 0;
   readonly #traffic = new TabletTraffic();
   /** One sentence when this replica is not what it should be. */
@@ -113,7 +118,7 @@ export class GroupShell {
     this.#store = store;
     this.#checkpointedMs = this.#env.monotonicMs();
     this.#auditedMs = this.#checkpointedMs;
-    const { heartbeat_ms, lease_ms, grace_ms, ack_timeout_ms } = context.config.store;
+    const { heartbeat_ms, lease_ms, grace_ms, ack_timeout_ms, read_mode } = context.config.store;
     this.#replica = new Replica({
       gid,
       self,
@@ -122,6 +127,7 @@ export class GroupShell {
         leaseMs: lease_ms,
         graceMs: grace_ms,
         ackTimeoutMs: ack_timeout_ms,
+        readMode: read_mode,
       },
       state: this.#loadState(store),
       log: recovered.log(),
@@ -193,8 +199,26 @@ export class GroupShell {
     return waiting.promise;
   }
 
-  /** A read of `row`, or of a range that begins there, is being served. */
-  countRead(row: string): void {
+  /** Runs `read` on the applied state in a turn in which the newest state may be read from it. */
+  read<T>(span: RowSpan, read: () => T | Promise<T>): T | Promise<T> {
+    this.#countRead(span.from);
+    if (this.#retired) return Promise.reject(this.#gone());
+    if (this.#replica.canReadAt(this.#env.monotonicMs())) return read();
+    const readId = ++this.#lastId;
+    return new Promise<T>((resolve, reject) => {
+      const run = () => {
+        try {
+          resolve(read());
+        } catch (error) {
+          reject(error);
+        }
+      };
+      this.#reads.set(readId, { run, reject });
+      this.feed({ kind: "read", readId, span });
+    });
+  }
+
+  #countRead(row: string): void {
     this.readCount += 1;
     this.#traffic.read(this.#replica.state.tablets.idAt(row));
   }
@@ -216,15 +240,15 @@ export class GroupShell {
     };
   }
 
-  /** Null when the applied state may be read in this very turn; otherwise wait, then ask again. */
-  readable(): Promise<void> | null {
-    if (this.#retired) return Promise.reject(this.#gone());
-    if (this.#replica.canReadAt(this.#env.monotonicMs())) return null;
-    const readId = ++this.#lastId;
-    const waiting = Promise.withResolvers<void>();
-    this.#reads.set(readId, waiting);
-    this.feed({ kind: "read", readId });
-    return waiting.promise;
+  /** Whether this replica, primary or not, is as new as the reader wishes. */
+  satisfies({ maxStaleMs, minLsn }: ReadBound): boolean {
+    const { state } = this.#replica;
+    if (this.#retired) return false;
+    if (minLsn !== undefined && state.appliedLsn < minLsn) return false;
+    const nowMs = this.#env.monotonicMs();
+    if (maxStaleMs !== undefined && this.#replica.stalenessAt(nowMs) > maxStaleMs) return false;
+    this.boundedReadCount += 1;
+    return true;
   }
 
   // ------------------------------------------------------------------------ inputs, effects
@@ -287,7 +311,7 @@ export class GroupShell {
         this.#reshapes.delete(effect.requestId);
         return;
       case "readable":
-        this.#reads.get(effect.readId)?.resolve();
+        this.#reads.get(effect.readId)?.run();
         this.#reads.delete(effect.readId);
         return;
       case "unreadable": {
@@ -301,6 +325,8 @@ export class GroupShell {
         return this.#propose(effect);
       case "suspect":
         return this.#suspect(effect);
+      case "checkRecord":
+        return this.#checkRecord(effect.checkId);
       case "askConfig":
         return this.#askConfig();
       case "readLog":
@@ -514,6 +540,17 @@ export class GroupShell {
     const { epoch, silentMs } = effect;
     const body = { gid: this.gid, node: self.node, epoch, silentMs };
     peers.coordinator.call(coordinatorConversation, "suspect", body).catch(() => {});
+  }
+
+  /** The coordinator reads its durable record for each such question, so the answer is not a memory. */
+  #checkRecord(checkId: number): void {
+    const answer = (config: GroupConfig | null) =>
+      this.feed({ kind: "recordChecked", checkId, config });
+    this.#options.peers.coordinator
+      .call(coordinatorConversation, "configOf", { gid: this.gid }, undefined, {
+        timeoutMs: RECORD_TIMEOUT_MS,
+      })
+      .then(({ body: { config } }) => answer(config), () => answer(null));
   }
 
   #askConfig(): void {

@@ -10,12 +10,14 @@ import { type Env, freshId } from "../kv/env.ts";
 import { inRange } from "../kv/key_order.ts";
 import { INLINE_BYTES_MAX, OPERATION_BYTES_MAX, VALUE_BYTES_MAX } from "../kv/kv.ts";
 import { checkRows } from "../kv/limits.ts";
+import { type RowSpan, spanOfRow } from "../kv/read_gate.ts";
 import { readRowPage, readScanPage } from "../kv/pages.ts";
 import type { LogMutation, LogRowOp, LogValue } from "../kv/row_op.ts";
 import type { GroupPlan } from "../proto/cluster_config.ts";
-import { type GroupId, groupId, type NodeId } from "../proto/ids.ts";
+import { type GroupId, groupId, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
 import type { RequestStamp, RowOpHead } from "../proto/command.ts";
-import { kvConversation } from "../proto/kv_wire.ts";
+import type { z } from "zod";
+import { type GetReply, kvConversation } from "../proto/kv_wire.ts";
 import type { RouteTable } from "../proto/routes.ts";
 import type { GroupShell } from "./backend_group.ts";
 import { refusal } from "./backend_refusal.ts";
@@ -76,31 +78,24 @@ export class BackendService {
         return { kind: "multiRow", ops };
       });
     },
-    get: async (body, payload) => {
-      this.requestCount += 1;
-      const group = this.#groupOf(body.gid, body.row);
-      const away = this.#elsewhere(group, body.hops);
-      if (away !== null) return this.#forward(away, "get", body, payload);
-      await this.#readable(group, body.row);
-      return await this.#cellAnswer(group.store.get(body.row, body.column));
-    },
-    getRow: async (body, payload) => {
-      this.requestCount += 1;
-      const group = this.#groupOf(body.gid, body.row);
-      const away = this.#elsewhere(group, body.hops);
-      if (away !== null) return this.#forward(away, "getRow", body, payload);
-      await this.#readable(group, body.row);
-      const page = this.#guarded(() => readRowPage(group.store, body.row, definedOnly(body)));
-      return pageAnswer(page, body.keysOnly === true);
-    },
-    scan: async (body, payload) => {
-      this.requestCount += 1;
-      const group = this.#options.groups.get(body.gid), plan = this.#plans.get(body.gid);
-      if (group === undefined || plan === undefined) throw this.#wrongTablet(body.gid);
-      const away = this.#elsewhere(group, body.hops);
-      if (away !== null) return this.#forward(away, "scan", body, payload);
-      await this.#readable(group, body.after?.row ?? body.startRow ?? plan.startKey);
-      return this.#scanPage(group, plan, body);
+    get: (body, payload) =>
+      this.#read("get", body, payload, spanOfRow(body.row), (group) => {
+        const { appliedLsn } = group.replica.state;
+        return this.#cellAnswer(group.store.get(body.row, body.column), appliedLsn);
+      }),
+    getRow: (body, payload) =>
+      this.#read("getRow", body, payload, spanOfRow(body.row), (group) => {
+        const page = readRowPage(group.store, body.row, definedOnly(body));
+        return pageAnswer(page, group.replica.state.appliedLsn, body.keysOnly === true);
+      }),
+    scan: (body, payload) => {
+      const plan = this.#plans.get(body.gid);
+      if (plan === undefined) throw this.#wrongTablet(body.gid);
+      const from = body.after?.row ?? body.startRow ?? plan.startKey;
+      const span = { from, until: body.endRow ?? plan.endKey };
+      return this.#read("scan", body, payload, span, (group) => {
+        return this.#scanPage(group, plan, body);
+      });
     },
     reshape: async ({ gid, change }) => {
       const group = this.#groupOf(gid, change.key);
@@ -121,10 +116,11 @@ export class BackendService {
       for (const [gid, group] of this.#options.groups) {
         const plan = this.#plans.get(gid)!;
         if (inRange(row, plan.startKey, plan.endKey)) {
-          return this.#cellAnswer(group.store.get(row, column));
+          const { appliedLsn } = group.replica.state;
+          return this.#cellAnswer(group.store.get(row, column), appliedLsn);
         }
       }
-      return { cell: null };
+      return { lsn: toLsn(0), cell: null };
     },
     digest: () => ({
       groups: Array.from(this.#options.groups.values(), (group) => {
@@ -149,6 +145,12 @@ export class BackendService {
     if (group === undefined || plan === undefined || !inRange(row, plan.startKey, plan.endKey)) {
       throw this.#wrongTablet(gid);
     }
+    return group;
+  }
+
+  #groupAt(gid: GroupId): GroupShell {
+    const group = this.#options.groups.get(gid);
+    if (group === undefined) throw this.#wrongTablet(gid);
     return group;
   }
 
@@ -194,12 +196,6 @@ export class BackendService {
       const message = `The primary backend/${to} did not answer: ${(error as Error).message}`;
       throw refusal("not_primary", message, { hint: null, maybeApplied: true });
     }
-  }
-
-  async #readable(group: GroupShell, row: string): Promise<void> {
-    group.countRead(row);
-    // After a wait the right to read has to be looked at again, in the turn that reads.
-    for (let wait; (wait = group.readable()) !== null;) await wait;
   }
 
   // ------------------------------------------------------------------------------- writes
@@ -269,11 +265,32 @@ export class BackendService {
 
   // -------------------------------------------------------------------------------- reads
 
-  async #cellAnswer(cell: StoredCell | undefined) {
-    if (cell === undefined) return { cell: null };
-    const { version, size, crc } = cell;
-    const payload = isBlobRef(cell.value) ? await this.#readLarge(cell.value.blob) : cell.value;
-    return { body: { cell: { version, size, crc } }, payload };
+  /** `answer` runs in the very turn in which the group's state may be read. */
+  #read<Name extends "get" | "getRow" | "scan", T>(
+    name: Name,
+    body: Parameters<KvHandlers[Name]>[0],
+    payload: Uint8Array,
+    span: RowSpan,
+    answer: (group: GroupShell) => T | Promise<T>,
+  ): T | Promise<T> {
+    this.requestCount += 1;
+    const group = "row" in body ? this.#groupOf(body.gid, body.row) : this.#groupAt(body.gid);
+    const run = () => this.#guarded(() => answer(group));
+    // Snapshots are kept by the primary alone.
+    const bound = "snapshot" in body && body.snapshot !== undefined ? undefined : body.bound;
+    if (bound !== undefined && group.satisfies(bound)) return run();
+    const away = this.#elsewhere(group, body.hops);
+    if (away !== null) return this.#forward(away, name, body, payload);
+    return group.read(span, run);
+  }
+
+  #cellAnswer(cell: StoredCell | undefined, lsn: Lsn): CellAnswer | Promise<CellAnswer> {
+    if (cell === undefined) return { body: { lsn, cell: null }, payload: EMPTY };
+    const { version, size, crc, value } = cell;
+    const body = { lsn, cell: { version, size, crc } };
+    return isBlobRef(value)
+      ? this.#readLarge(value.blob).then((payload) => ({ body, payload }))
+      : { body, payload: value };
   }
 
   async #readLarge(blob: string): Promise<Uint8Array> {
@@ -286,19 +303,20 @@ export class BackendService {
     }
   }
 
+  /** Runs in a turn in which the group's state may be read. */
   #scanPage(group: GroupShell, plan: GroupPlan, body: Parameters<KvHandlers["scan"]>[0]) {
     const { snapshot: wanted, ...options } = definedOnly(body);
     const keysOnly = options.keysOnly === true;
     if (wanted === undefined) {
-      const page = this.#guarded(() => readScanPage(group.store, options, plan));
-      return pageAnswer(page, keysOnly);
+      const page = readScanPage(group.store, options, plan);
+      return pageAnswer(page, group.replica.state.appliedLsn, keysOnly);
     }
     const { gid } = group;
     const known = wanted !== "new" && wanted.gid === gid ? wanted.lsn : null;
     const { lsn, source, close } = group.snapshot(known);
-    const page = this.#guarded(() => readScanPage(source, options, plan));
+    const page = readScanPage(source, options, plan);
     if (page.next === null) close();
-    const { body: answer, payload } = pageAnswer(page, keysOnly);
+    const { body: answer, payload } = pageAnswer(page, lsn, keysOnly);
     return { body: { ...answer, snapshot: { gid, lsn } }, payload };
   }
 
@@ -359,9 +377,15 @@ export class BackendService {
 
 const EMPTY = new Uint8Array();
 
+interface CellAnswer {
+  readonly body: z.infer<typeof GetReply>;
+  readonly payload: Uint8Array;
+}
+
 /** The cells of a page without their values, and behind them the values of those that have one. */
 function pageAnswer<Next>(
   page: { cells: readonly StoredCell[]; next: Next },
+  lsn: Lsn,
   keysOnly: boolean,
 ) {
   const payload: Uint8Array[] = [];
@@ -371,7 +395,7 @@ function pageAnswer<Next>(
     if (inline) payload.push(value);
     return { row, column, version, size, inline };
   });
-  return { body: { cells, next: page.next }, payload };
+  return { body: { lsn, cells, next: page.next }, payload };
 }
 
 /** zod gives `undefined` for what is absent; the options of a page leave it out. */

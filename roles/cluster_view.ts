@@ -152,8 +152,10 @@ export class ClusterView {
     const primary = config?.primary.node ?? null;
     const report = primary === null ? undefined : this.#groupReport(primary, gid);
     const alive = primary !== null && this.isLive("backend", primary, nowMs);
-    const serving = alive && report?.role === "primary" && report.serving;
+    const inOffice = alive && report?.role === "primary";
     const inSync = config?.inSync.length ?? 0;
+    // Too few to decide what the log's end is worth still answer reads beside it.
+    const serving = inOffice && (report.serving || inSync < config!.minInSync);
     const secondaries = (config?.inSync ?? []).map((member) => Number(member.node))
       .filter((node) => node !== primary);
     const state: TabletStatus["state"] = !serving

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { KvClient, type KvMethod, type KvTransport, NotAnsweredError } from "../../kv/client.ts";
 import type { Env } from "../../kv/env.ts";
 import { KvError, type KvErrorCode } from "../../kv/errors.ts";
-import { encodeText, type RowOp } from "../../kv/kv.ts";
+import { encodeText, KvSession, type RowOp } from "../../kv/kv.ts";
 import { epoch, groupId, nodeId } from "../../proto/ids.ts";
 import type { RouteTable } from "../../proto/routes.ts";
 
@@ -184,4 +184,31 @@ Deno.test("KvClient repeats a write of several rows under one stamp, and says wh
     throw new NotAnsweredError("silence", true);
   });
   assert.equal(await codeOf(silent.client.transact(ops, { deadlineMs: 50 })), "outcome_unknown");
+});
+
+Deno.test("a read with a session may go to any replica, and asks for what the session has seen", async () => {
+  const bounds: unknown[] = [];
+  const { client, calls } = clientOf(({ method, body }) => {
+    if (method === "apply") return { kind: "applied", version: 41, numbers: [] };
+    bounds.push((body as { bound?: unknown }).bound);
+    return { lsn: 57, cell: null };
+  });
+  const session = new KvSession();
+  const op: RowOp = { row: "r", mutations: [{ kind: "delete", column: "c" }] };
+  await client.apply(op, { session });
+  await client.get("r", "c", { session });
+  await client.get("r", "c", { session, maxStaleMs: 500 });
+  await client.get("r", "c", { maxStaleMs: 500 });
+  await client.get("r", "c");
+  assert.deepEqual(bounds, [
+    { minLsn: 41 },
+    { maxStaleMs: 500, minLsn: 57 },
+    { maxStaleMs: 500 },
+    undefined,
+  ]);
+  assert.deepEqual(
+    calls.map(({ node }) => node),
+    [0, 1, 1, 1, 0],
+    "only the newest needs the primary",
+  );
 });

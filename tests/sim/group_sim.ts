@@ -21,6 +21,7 @@ import { encodeText } from "../../kv/kv.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
 import { type Effect, type Input, type LogRecord, Replica } from "../../kv/replica.ts";
+import { spanOfRow } from "../../kv/read_gate.ts";
 import { type LogEntry, ReplicaLog } from "../../kv/replica_log.ts";
 import type { RequestStamp } from "../../proto/command.ts";
 import type { StoreReport } from "../../proto/control.ts";
@@ -57,6 +58,8 @@ export interface SimOptions {
 export interface SimResult {
   readonly acked: number;
   readonly reads: number;
+  /** Reads beside undecided entries. */
+  readonly limboReads: number;
   readonly crashes: number;
   readonly elections: number;
   readonly truncations: number;
@@ -86,12 +89,16 @@ interface SimOp {
   given: boolean;
 }
 
+const ROWS = ["r0", "r1", "r2"];
+const rowOf = (value: string) => ROWS[Number(value.slice(1)) % ROWS.length]!;
+
 /** A violated promise; `seed` replays it. */
 export class SimViolation extends Error {}
 
 export class GroupSim {
   readonly #random: SeededRandom;
   readonly #options: Required<SimOptions>;
+  readonly #readMode: "lease" | "confirm";
   readonly #nodes: SimNode[];
   #coordinator: Coordinator;
   #coordinatorUp = true;
@@ -107,12 +114,20 @@ export class GroupSim {
   readonly #cuts = new Set<string>();
   readonly #weights: Record<"loss" | "dup" | "crash" | "cut" | "pause" | "slow" | "coord", number>;
   /** Everything that any primary ever committed, in order. */
-  readonly #committed: { epoch: number; value: string }[] = [];
+  readonly #committed: { epoch: number; value: string; atMs: number }[] = [];
   readonly #ops: SimOp[] = [];
-  readonly #reads = new Map<number, { node: NodeId; floor: number }>();
+  readonly #reads = new Map<number, { node: NodeId; row: string; floor: number }>();
   readonly #requests = new Map<number, SimOp>();
   #requestId = 0;
-  #stats = { acked: 0, reads: 0, crashes: 0, elections: 0, truncations: 0, unknown: 0 };
+  #stats = {
+    acked: 0,
+    reads: 0,
+    limboReads: 0,
+    crashes: 0,
+    elections: 0,
+    truncations: 0,
+    unknown: 0,
+  };
   #log: string[] = [];
 
   constructor(options: SimOptions) {
@@ -128,6 +143,7 @@ export class GroupSim {
       slow: swarm(0.2),
       coord: swarm(0.2),
     };
+    this.#readMode = this.#random.chance(0.3) ? "confirm" : "lease";
     this.#nodes = Array.from({ length: this.#options.replicas }, (_, i) => ({
       id: nodeId(i),
       disk: { durable: [], pending: [] },
@@ -220,7 +236,7 @@ export class GroupSim {
     node.replica = new Replica({
       gid: GID,
       self: { node: node.id, store: storeId(`s${node.id}`), inc: incarnation(node.inc) },
-      timing: TIMING,
+      timing: { ...TIMING, readMode: this.#readMode },
       state,
       log: new ReplicaLog({ baseLsn: toLsn(0), history: [], entries: recovered.entries }),
       config: recovered.config,
@@ -325,6 +341,16 @@ export class GroupSim {
           epoch: effect.epoch,
         });
         return;
+      case "checkRecord": {
+        const { inc } = node, { checkId } = effect, self = String(node.id);
+        this.#overNetwork(self, "c", () => {
+          const config = this.#records.get(GID) ?? null;
+          this.#overNetwork("c", self, () => {
+            if (node.inc === inc) this.#feed(node, { kind: "recordChecked", checkId, config });
+          });
+        });
+        return;
+      }
       case "askConfig":
         this.#overNetwork("c", String(node.id), () => {
           const config = this.#records.get(GID);
@@ -556,7 +582,7 @@ export class GroupSim {
         request: {
           kind: "rowOp",
           op: toLogRowOp({
-            row: "r",
+            row: rowOf(op.value),
             mutations: [{
               kind: "append",
               counter: "n",
@@ -583,24 +609,41 @@ export class GroupSim {
   }
 
   #read(): void {
-    const node = this.#random.pick(this.#nodes);
+    const node = this.#random.pick(this.#nodes), row = this.#random.pick(ROWS);
     const readId = ++this.#requestId;
-    this.#reads.set(readId, { node: node.id, floor: this.#committed.length });
-    this.#feed(node, { kind: "read", readId });
+    this.#reads.set(readId, { node: node.id, row, floor: this.#committed.length });
+    this.#feed(node, { kind: "read", readId, span: spanOfRow(row) });
+    this.#checkStaleness(this.#random.pick(this.#nodes));
   }
 
-  /** S3: what is read contains everything that was committed before the read began. */
+  /** S3: what is read contains everything that was committed to the row before the read began. */
   #onReadable(node: SimNode, readId: number): void {
     const read = this.#reads.get(readId);
     this.#reads.delete(readId);
     if (read === undefined) return;
     this.#stats.reads += 1;
     const applied = node.replica!.progress.appliedLsn;
-    if (applied < read.floor) {
-      throw new SimViolation(
-        `S3: node ${node.id} answers a read at ${applied}, but ${read.floor} were committed before`,
-      );
-    }
+    const missed = this.#committed.slice(applied, read.floor)
+      .find(({ value }) => rowOf(value) === read.row);
+    if (applied < read.floor) this.#stats.limboReads += 1;
+    if (missed === undefined) return;
+    throw new SimViolation(
+      `S3: node ${node.id} answers a read of "${read.row}" at ${applied}, but ${missed.value} of ` +
+        `${read.floor} entries had been committed before`,
+    );
+  }
+
+  /** S6: a replica that calls its state at most so old has what was committed before that. */
+  #checkStaleness(node: SimNode): void {
+    if (!node.up || node.pausedUntil > this.#nowMs) return;
+    const { progress } = node.replica!, staleMs = node.replica!.stalenessAt(this.#nowMs);
+    const missed = this.#committed.slice(progress.appliedLsn)
+      .find(({ atMs }) => atMs < this.#nowMs - staleMs);
+    if (missed === undefined) return;
+    throw new SimViolation(
+      `S6: node ${node.id} calls its state at most ${staleMs} ms old, but lacks ${missed.value}, ` +
+        `committed ${this.#nowMs - missed.atMs} ms ago`,
+    );
   }
 
   // ------------------------------------------------------------------------------ faults
@@ -667,7 +710,7 @@ export class GroupSim {
     for (let lsn = beforeLsn + 1; lsn <= replica.progress.commitLsn; lsn++) {
       const entry = replica.entryAt(toLsn(lsn));
       if (entry === undefined) continue;
-      const mine = { epoch: Number(entry.epoch), value: labelOf(entry) };
+      const mine = { epoch: Number(entry.epoch), value: labelOf(entry), atMs: this.#nowMs };
       const known = this.#committed[lsn - 1];
       if (known === undefined) {
         if (lsn !== this.#committed.length + 1) throw new SimViolation(`S2: gap before ${lsn}`);
@@ -704,7 +747,7 @@ export class GroupSim {
   #checkEnd(): void {
     const config = this.#records.get(GID);
     const primary = config === undefined ? undefined : this.#nodes[config.primary.node]!;
-    if (primary?.replica?.canReadAt(this.#nowMs) !== true) {
+    if (primary?.replica?.stalenessAt(this.#nowMs) !== 0) {
       throw new SimViolation("S5: no primary serves 20 s after the last fault");
     }
     if (config!.inSync.length !== this.#nodes.length) {
@@ -714,8 +757,8 @@ export class GroupSim {
       );
     }
     const values = new Map<string, number>();
-    for (const cell of primary.replica.state.store.range({ from: { row: "r", column: "m/" } })) {
-      if (cell.row !== "r" || !cell.column.startsWith("m/")) break;
+    for (const cell of primary.replica.state.store.range({ from: { row: "", column: "" } })) {
+      if (!cell.column.startsWith("m/")) continue;
       const value = new TextDecoder().decode(cell.value as Uint8Array);
       values.set(value, (values.get(value) ?? 0) + 1);
     }
