@@ -25,38 +25,60 @@ export async function whyNoMounts(): Promise<string | null> {
   }
 }
 
+/** A tmpfs that can be made full and roomy again while it is in use. */
+export class SmallDisk {
+  private constructor(readonly mount: string, readonly mib: number) {}
+
+  /** Mounts it on a new folder at `path`. */
+  static async mount(path: string, mib: number): Promise<SmallDisk> {
+    await Deno.mkdir(path);
+    await run("mount", ["-t", "tmpfs", "-o", `size=${mib}m`, "penncloud-test", path]);
+    return new SmallDisk(path, mib);
+  }
+
+  /** Leaves so many bytes free, as if other programs had filled the rest. */
+  async fill(leaveBytes: number): Promise<void> {
+    for (let attempt = 1;; attempt++) {
+      const usedKib = Math.ceil(await usedBytes(this.mount) / 1024);
+      try {
+        return await resize(this.mount, `${usedKib + Math.ceil(leaveBytes / 1024)}k`);
+      } catch (error) {
+        // A disk cannot be smaller than what was written to it since we looked.
+        if (attempt === 20) throw error;
+      }
+    }
+  }
+
+  async makeRoom(): Promise<void> {
+    await resize(this.mount, `${this.mib}m`);
+  }
+
+  /** Everything on it is gone. */
+  async unmount(): Promise<void> {
+    await run("umount", ["-l", this.mount]).catch(() => {});
+  }
+}
+
 export class SmallDisks {
   constructor(
     readonly cluster: TestCluster,
     readonly dir: string,
-    readonly mounts: readonly string[],
-    readonly diskMib: number,
+    readonly disks: readonly SmallDisk[],
   ) {}
 
-  /** Leaves so many bytes free on each disk, as if other programs had filled them. */
   async fill(leaveBytes: number): Promise<void> {
-    await Promise.all(this.mounts.map(async (mount) => {
-      for (let attempt = 1;; attempt++) {
-        const usedKib = Math.ceil(await usedBytes(mount) / 1024);
-        try {
-          return await resize(mount, `${usedKib + Math.ceil(leaveBytes / 1024)}k`);
-        } catch (error) {
-          // A disk cannot be smaller than what was written to it since we looked.
-          if (attempt === 20) throw error;
-        }
-      }
-    }));
+    await Promise.all(this.disks.map((disk) => disk.fill(leaveBytes)));
   }
 
   async makeRoom(): Promise<void> {
-    for (const mount of this.mounts) await resize(mount, `${this.diskMib}m`);
+    for (const disk of this.disks) await disk.makeRoom();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       await this.cluster.stop();
     } finally {
-      for (const mount of this.mounts) await run("umount", ["-l", mount]).catch(() => {});
+      for (const disk of this.disks) await disk.unmount();
       await Deno.remove(this.dir, { recursive: true }).catch(() => {});
     }
   }
@@ -68,19 +90,16 @@ export async function startOnSmallDisks({ diskMib = 256 } = {}): Promise<SmallDi
   const portOffset = await freeOffset(configFile);
   const { config } = await loadConfig({ path: configFile, portOffset });
   await openClusterFolder(dir, { config, create: true });
-  const mounts: string[] = [];
+  const disks: SmallDisk[] = [];
   try {
     for (const { role, id } of config.node) {
       if (role !== "backend") continue;
-      const mount = join(dir, `backend-${id}`);
-      await Deno.mkdir(mount);
-      await run("mount", ["-t", "tmpfs", "-o", `size=${diskMib}m`, "penncloud-test", mount]);
-      mounts.push(mount);
+      disks.push(await SmallDisk.mount(join(dir, `backend-${id}`), diskMib));
     }
     const cluster = await startCluster({ config: CONFIG, dir });
-    return new SmallDisks(cluster, dir, mounts, diskMib);
+    return new SmallDisks(cluster, dir, disks);
   } catch (error) {
-    for (const mount of mounts) await run("umount", ["-l", mount]).catch(() => {});
+    for (const disk of disks) await disk.unmount();
     await Deno.remove(dir, { recursive: true }).catch(() => {});
     throw error;
   }

@@ -19,8 +19,8 @@ import type { FullCell, Kv } from "../../kv/kv.ts";
 import { SeededRandom } from "../sim/seeded_random.ts";
 import { FaultCluster } from "./fault_cluster.ts";
 import { type Figure, Figures } from "./figures.ts";
-import { type Gap, GapProbe } from "./gap_probe.ts";
-import type { Fault, Nemesis } from "./nemesis.ts";
+import { GapProbe } from "./gap_probe.ts";
+import { type Fault, GuaranteeBroken, type Nemesis } from "./nemesis.ts";
 import { Tally } from "./tally.ts";
 import { prefixOf, type ReplicaQuestion, type Workload, type WorkloadContext } from "./workload.ts";
 
@@ -33,6 +33,8 @@ const CLIENT_COUNT = 4;
 /** A request that was passed on this often is not passed on again. */
 const HOPS_MAX = 3;
 const FLUSH_CHARS = 64 * 1024;
+/** Room for everything that a campaign keeps, several times over. */
+const DISK_MIB = 768;
 
 export interface CampaignOptions {
   readonly seed: number;
@@ -92,6 +94,7 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRes
   const cluster = await FaultCluster.start({
     backends: options.backends,
     links: options.nemeses.some((nemesis) => nemesis.needsLinks),
+    ...(options.nemeses.some((nemesis) => nemesis.needsDisks) ? { diskMib: DISK_MIB } : {}),
   });
   const history = new LineFile(options.historyFile ?? join(cluster.dir, "history.jsonl"));
   const campaign = new Campaign(cluster, history, options);
@@ -220,21 +223,32 @@ class Campaign {
       }
       await this.#cluster.waitWhole({ withinMs: WHOLE_WITHIN_MS });
       await this.#acknowledged(probes.map(({ probe }) => probe));
-      const gaps = probes.map(({ group, role, probe }): TabletGap & { gap: Gap } => {
+      const gaps = probes.map(({ group, role, probe }): TabletGap => {
         const gap = probe.longestSince(strikeMs);
-        const atMs = Math.round(gap.fromMs - strikeMs);
-        return { group, role, ms: Math.round(gap.ms), atMs, gap };
+        return { group, role, ms: Math.round(gap.ms), atMs: Math.round(gap.fromMs - strikeMs) };
       });
-      if (second === null) this.#measure(fault, gaps, endedMs);
+      if (second === null) {
+        for (const [i, { role, ms }] of gaps.entries()) {
+          const name = fault.gaps?.[role];
+          if (name === undefined) continue;
+          const wait = () => probes[i]!.probe.waitFrom(endedMs);
+          this.#figures.add(name, fault.gaps?.sinceEnd === true ? wait() : ms);
+        }
+      }
       this.#options.onEvent({
         event: "mended",
         fault: name,
         what,
         wholeMs: Math.round(performance.now() - endedMs),
-        gaps: gaps.map(({ gap: _, ...rest }) => rest),
+        gaps,
       });
     } catch (error) {
-      this.violations.push(`NOT MENDED after "${what}": ${(error as Error).message}`);
+      const { message } = error as Error;
+      this.violations.push(
+        error instanceof GuaranteeBroken
+          ? `${message} (during "${what}")`
+          : `NOT MENDED after "${what}": ${message}`,
+      );
     } finally {
       await Promise.all(probes.map(({ probe }) => probe.stop()));
     }
@@ -265,15 +279,6 @@ class Campaign {
     while (probes.some((probe, i) => probe.ackCount === counts[i])) {
       if (performance.now() > untilMs) throw new Error("A tablet takes no writes");
       await sleep(10);
-    }
-  }
-
-  #measure({ gaps: names }: Fault, gaps: readonly (TabletGap & { gap: Gap })[], endedMs: number) {
-    if (names === undefined) return;
-    for (const { role, gap } of gaps) {
-      const name = names[role];
-      if (name === undefined) continue;
-      this.#figures.add(name, names.sinceEnd ? Math.max(0, gap.fromMs + gap.ms - endedMs) : gap.ms);
     }
   }
 

@@ -26,6 +26,7 @@ import { openLog } from "../../roles/log.ts";
 import { supervisorOf } from "../../roles/supervisor_client.ts";
 import { statusOf } from "../cluster/cluster_calls.ts";
 import { freeOffset, PENNCLOUD, processesOf } from "../cluster/harness.ts";
+import { SmallDisk } from "../cluster/small_disks.ts";
 import { eventually } from "../eventually.ts";
 import { LinkNet } from "./link_net.ts";
 
@@ -42,6 +43,8 @@ export interface FaultClusterOptions {
   readonly store?: string;
   /** Puts links between the hosts. */
   readonly links?: boolean;
+  /** Gives each backend a disk of its own of this size, which can be made full. */
+  readonly diskMib?: number;
 }
 
 /** One host: its supervisor and the nodes that the configuration places on its address. */
@@ -134,6 +137,8 @@ export class FaultCluster {
     readonly clusterId: string,
     /** Null without links. */
     readonly net: LinkNet | null,
+    /** By the name of the backend. */
+    readonly disks: ReadonlyMap<string, SmallDisk>,
   ) {
     this.groups = planGroups(config);
   }
@@ -160,7 +165,8 @@ export class FaultCluster {
       await Deno.writeTextFile(file, configText({ ...options, offset, places }));
     }
     const { secret, clusterId } = await makeFolders(hosts, config);
-    const cluster = new FaultCluster(config, dir, hosts, secret, clusterId, net);
+    const disks = await mountDisks(hosts, options.diskMib);
+    const cluster = new FaultCluster(config, dir, hosts, secret, clusterId, net, disks);
     try {
       for (const host of hosts) host.start();
       await cluster.waitWhole({ withinMs: START_DEADLINE_MS });
@@ -168,6 +174,7 @@ export class FaultCluster {
     } catch (error) {
       for (const host of hosts) await host.crash();
       net?.close();
+      for (const disk of disks.values()) await disk.unmount();
       const said = hosts.map((host) => `${host.address}: ${host.output}`).join("\n");
       throw new Error(`The cluster in ${dir} did not start:\n${said}`, { cause: error });
     }
@@ -288,6 +295,7 @@ export class FaultCluster {
   }
 
   async removeFolder(): Promise<void> {
+    for (const disk of this.disks.values()) await disk.unmount();
     await Deno.remove(this.dir, { recursive: true });
   }
 }
@@ -313,6 +321,20 @@ async function makeFolders([first, ...others]: readonly FaultHost[], config: Clu
     for (const name of COPIED) await Deno.copyFile(join(first!.dir, name), join(host.dir, name));
   }
   return folder;
+}
+
+async function mountDisks(
+  hosts: readonly FaultHost[],
+  mib: number | undefined,
+): Promise<Map<string, SmallDisk>> {
+  const disks = new Map<string, SmallDisk>();
+  for (const { dir, nodes } of mib === undefined ? [] : hosts) {
+    for (const node of nodes) {
+      if (node.role !== "backend") continue;
+      disks.set(nameOf(node), await SmallDisk.mount(join(dir, `backend-${node.id}`), mib!));
+    }
+  }
+  return disks;
 }
 
 /** Writes the configuration that clients have, with free ports; gives what was added to them. */

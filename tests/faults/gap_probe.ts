@@ -47,6 +47,12 @@ export class GapProbe {
       .reduce((longest, gap) => gap.ms > longest.ms ? gap : longest);
   }
 
+  /** How long after `atMs` the first acknowledgement came. */
+  waitFrom(atMs: number): number {
+    const gap = this.#gaps.find(({ fromMs, ms }) => fromMs <= atMs && atMs < fromMs + ms);
+    return gap === undefined ? 0 : gap.fromMs + gap.ms - atMs;
+  }
+
   async stop(): Promise<void> {
     clearInterval(this.#timer);
     this.#stop.abort();

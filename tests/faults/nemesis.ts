@@ -23,6 +23,14 @@ export interface Fault {
   end(): Promise<void>;
 }
 
+/** What a fault itself saw the store do that it may never do. */
+export class GuaranteeBroken extends Error {
+  override readonly name = "GuaranteeBroken";
+  constructor(message: string) {
+    super(`GUARANTEE BROKEN: ${message}`);
+  }
+}
+
 export interface GapNames {
   readonly primary?: string;
   readonly secondary?: string;
@@ -41,6 +49,8 @@ export interface Nemesis {
   readonly combines: boolean;
   /** Whether the cluster has to have links between its hosts. */
   readonly needsLinks?: boolean;
+  /** Whether the backends have to have small disks of their own. */
+  readonly needsDisks?: boolean;
   /** Null, or the reason why this machine cannot do it. */
   whyNot?(): Promise<string | null>;
   plan(cluster: FaultCluster, random: SeededRandom): Promise<Fault>;
