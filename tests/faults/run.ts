@@ -6,9 +6,9 @@
  * how to run it again; 2 for wrong use.
  */
 import { parseArgs } from "node:util";
-import { type CampaignEvent, type CampaignResult, runCampaign } from "./campaign.ts";
-import { figureLines } from "./figures.ts";
-import { NEMESES } from "./nemeses.ts";
+import { runCampaign } from "./campaign.ts";
+import { eventLine, failureText, resultLines } from "./campaign_text.ts";
+import { NEMESES, possibleNemeses } from "./nemeses.ts";
 import type { Nemesis } from "./nemesis.ts";
 import { WORKLOADS } from "./workloads.ts";
 
@@ -52,9 +52,7 @@ if (import.meta.main) {
   if (request.json) console.log(JSON.stringify({ event: "result", again, ...result }));
   else for (const line of resultLines(result)) console.log(line);
   if (result.violations.length > 0) {
-    console.error(`\n${result.violations.join("\n")}`);
-    console.error(`data folders and logs: ${result.keptDir}`);
-    console.error(`history: ${result.historyFile}\nrun it again: ${again}`);
+    console.error(`\n${failureText(result, again)}`);
     Deno.exit(1);
   }
 }
@@ -106,15 +104,10 @@ function chosen(only: string | undefined): readonly Nemesis[] {
   });
 }
 
-/** Leaves out what this machine cannot do, and says so. */
-async function possible({ nemeses }: Request): Promise<Nemesis[]> {
-  const left: Nemesis[] = [];
-  for (const nemesis of nemeses) {
-    const reason = await nemesis.whyNot?.() ?? null;
-    if (reason === null) left.push(nemesis);
-    else console.error(`left out: ${nemesis.name}, because ${reason}`);
-  }
-  return left.length > 0 ? left : fail("None of these faults can be made here");
+async function possible(request: Request): Promise<readonly Nemesis[]> {
+  const { nemeses, leftOut } = await possibleNemeses(request.nemeses);
+  for (const line of leftOut) console.error(line);
+  return nemeses.length > 0 ? nemeses : fail("None of these faults can be made here");
 }
 
 function wholeNumber(name: string, text: string): number {
@@ -132,37 +125,4 @@ function duration(text: string): number {
 function fail(message: string): never {
   console.error(message);
   Deno.exit(2);
-}
-
-function eventLine(event: CampaignEvent): string {
-  switch (event.event) {
-    case "started":
-      return `cluster ready after ${event.seconds.toFixed(1)} s in ${event.dir}`;
-    case "strike":
-      return `- ${event.what}`;
-    case "mended": {
-      const gaps = event.gaps.map(({ group, role, ms, atMs }) =>
-        `group ${group} ${role === "other" ? "" : `(${role} hit) `}${ms} ms from ${atMs}`
-      );
-      return `  whole after ${event.wholeMs} ms; longest gaps: ${gaps.join(", ")}`;
-    }
-    case "checking":
-      return "quiet; checking everything";
-  }
-}
-
-function resultLines(result: CampaignResult): string[] {
-  const { ok, unknown, refused } = result.operations;
-  const refusals = Object.entries(refused).map(([code, count]) => `${count} ${code}`);
-  const faults = Object.entries(result.faults).map(([name, count]) => `${count} ${name}`);
-  return [
-    "",
-    `seed ${result.seed}: ${result.seconds.toFixed(0)} s, load ${
-      result.load.map((load) => load.toFixed(1)).join(" before, ")
-    } after`,
-    `faults: ${faults.join(", ")}`,
-    ...figureLines(result.gaps),
-    `operations: ${ok} done, ${refusals.join(", ") || "none"} refused, ${unknown} of unknown end`,
-    `checked: ${result.checked.join(", ")}; ${result.violations.length} violations`,
-  ];
 }
