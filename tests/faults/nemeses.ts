@@ -1,5 +1,5 @@
 /** Every fault that a campaign knows, by name. */
-import { diskFull, failedSync, slowSync } from "./disk_faults.ts";
+import { diskFull, failedSync, flip, slowSync } from "./disk_faults.ts";
 import { rollback } from "./metadata_faults.ts";
 import { cut, slowLinks } from "./network_faults.ts";
 import type { Nemesis } from "./nemesis.ts";
@@ -20,6 +20,8 @@ export const NEMESES: readonly Nemesis[] = [
   failedSync,
   diskFull,
   rollback,
+  flip({ running: false }),
+  flip({ running: true }),
 ];
 
 /** Leaves out what this machine cannot do, with a line that says why. */
