@@ -121,7 +121,12 @@ interface Group {
   config: GroupConfig | null;
   election: Election | null;
   /** A swap is under way; its requester, if any, waits for the answer. */
-  swapping: { requestId: number | null; config: GroupConfig } | null;
+  swapping: {
+    requestId: number | null;
+    config: GroupConfig;
+    /** The swap is there to refuse what was asked. */
+    refuses: boolean;
+  } | null;
   suspects: Map<NodeId, number>;
   changedMs: number;
   learnersSent: string;
@@ -494,8 +499,24 @@ export class Coordinator {
     const isCurrent = config.epoch === proposal.epoch || mutated("proposal-epoch-not-checked");
     if (!isPrimary || !isCurrent || group.swapping !== null) return refuse();
     const next = this.#changed(config, proposal);
-    if (next === null) return refuse();
-    this.#swap(proposal.gid, group, requestId, { ...next, changeId: proposal.changeId });
+    if (next !== null) {
+      this.#swap(proposal.gid, group, requestId, { ...next, changeId: proposal.changeId });
+    } else if (proposal.change.kind === "remove") {
+      refuse();
+    } else {
+      this.#refuseForGood(requestId, group, proposal);
+    }
+  }
+
+  /**
+   * A primary that was refused an addition stops counting the member, and one that was refused its
+   * leave serves again. A copy of the request may still be under way and find better circumstances,
+   * so the record moves past the epoch in which it was asked: then no copy can be granted.
+   */
+  #refuseForGood(requestId: number, group: Group, { gid, change }: Proposal): void {
+    const reason = `refused: ${change.kind}`;
+    const next = { ...group.config!, changeId: this.#makeId(), reason };
+    this.#swap(gid, group, requestId, next, { refuses: true });
   }
 
   /** T1 to T3, and T4 when the primary itself asks for it; null when the guard does not hold. */
@@ -565,7 +586,13 @@ export class Coordinator {
     });
   }
 
-  #swap(gid: GroupId, group: Group, requestId: number | null, next: GroupConfig): void {
+  #swap(
+    gid: GroupId,
+    group: Group,
+    requestId: number | null,
+    next: GroupConfig,
+    { refuses = false } = {},
+  ): void {
     const expected = group.config?.epoch ?? toEpoch(0);
     const config = { ...next, epoch: toEpoch(expected + 1) };
     invariant(
@@ -574,14 +601,14 @@ export class Coordinator {
       "B3",
       () => `group ${gid} would have a primary that is not in sync`,
     );
-    group.swapping = { requestId, config };
+    group.swapping = { requestId, config, refuses };
     this.#effects.push({ kind: "swap", gid, expected, config });
   }
 
   #onSwapped(input: CoordinatorInput & { kind: "swapped" }): void {
     const group = this.#groups.get(input.gid);
     if (group?.swapping == null) return;
-    const { requestId, config: wanted } = group.swapping;
+    const { requestId, config: wanted, refuses } = group.swapping;
     group.swapping = null;
     const config = input.done ? wanted : input.config;
     const epoch = group.config?.epoch ?? 0;
@@ -596,7 +623,7 @@ export class Coordinator {
     group.changedMs = this.#nowMs;
     group.learnersSent = "";
     if (requestId !== null) {
-      const result = input.done ? "done" : "refused";
+      const result = input.done && !refuses ? "done" : "refused";
       this.#effects.push({ kind: "answer", requestId, result, config });
     }
     if (config === null) return;

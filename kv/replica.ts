@@ -1241,7 +1241,11 @@ export class Replica {
     }
     if (this.#proposal !== null && this.#proposal.epoch < config.epoch) this.#proposal = null;
     // A change of ours that lost against this configuration can no longer happen.
-    if (this.#proposal === null) this.#pendingAdd = null;
+    if (this.#proposal === null) {
+      this.#pendingAdd = null;
+      if (this.#relinquished) this.#handOverTo = null;
+      this.#relinquished = false;
+    }
     this.#maybeStay();
     this.#heartbeatMs = -Infinity;
     this.#heartbeat();
@@ -1300,15 +1304,16 @@ export class Replica {
 
   #onProposed(input: Input & { kind: "proposed" }): void {
     if (input.config !== null && input.config.epoch > this.epoch) this.#adopt(input.config);
-    if (this.#proposal?.changeId !== input.changeId) return;
+    const proposal = this.#proposal;
+    if (proposal?.changeId !== input.changeId) return;
+    // Another copy of it may still be under way, and be granted as long as the record is at the epoch
+    // in which we asked. Once that is over, `#continueReign` counts it as refused. A removal may
+    // happen late without harm: nothing was built on its being refused.
+    const forgets = mutated("unknown-change-is-refused");
+    if (input.result === "refused" && proposal.change.kind !== "remove" && !forgets) return;
     this.#proposal = null;
-    // Refused for certain, so the learner cannot become electable by this change any more.
-    if (input.result === "refused") {
-      this.#pendingAdd = null;
-      this.#relinquished = false;
-      this.#handOverTo = null;
-      this.#advanceCommit();
-    }
+    if (forgets) this.#pendingAdd = null;
+    this.#advanceCommit();
   }
 
   #maybeAdd(peer: PeerProgress): void {

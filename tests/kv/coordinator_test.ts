@@ -210,6 +210,30 @@ Deno.test("a replaced disk is another store: it can neither be added as the old 
   assert.equal(bench.propose({ kind: "add", member: impostor }), "refused");
 });
 
+Deno.test("an addition or a leave that is refused stays refused, whatever a copy of the request would find", () => {
+  for (const kind of ["add", "relinquish"] as const) {
+    const bench = created();
+    if (kind === "add") bench.propose({ kind: "remove", member: member(2) });
+    const record = bench.record!;
+    // A coordinator that has just started has not heard of node 2 yet.
+    const restarted = new Bench({ record });
+    for (const node of [0, 1]) restarted.report(node);
+    const change: ConfigChange = kind === "add"
+      ? { kind, member: member(2) }
+      : { kind, to: member(2) };
+    assert.equal(restarted.propose(change), "refused");
+    const { epoch: refusedIn, ...refused } = restarted.record!;
+    assert.equal(refusedIn, record.epoch + 1);
+    const { epoch: _, changeId: _1, reason: _2, ...before } = record;
+    const { changeId: _3, reason: _4, ...after } = refused;
+    assert.deepEqual(after, before, "nothing but the epoch changes");
+    restarted.report(2);
+    assert.equal(restarted.propose(change, record.primary, record.epoch), "refused");
+    assert.equal(restarted.record!.epoch, refusedIn);
+    assert.equal(restarted.propose(change), "done");
+  }
+});
+
 Deno.test("nodes that know a newer epoch than the record mean lost metadata: nothing is decided", () => {
   const fresh = new Bench();
   for (const node of [0, 1, 2]) fresh.report(node, { epoch: 7 });

@@ -340,3 +340,48 @@ for (const how of ["silent", "stuck"] as const) {
     assert.equal(proposals().at(-1), "add");
   });
 }
+
+function lastProposal(bench: Bench): Effect & { kind: "propose" } {
+  const effect = bench.effects.findLast((item) => item.kind === "propose");
+  assert(effect?.kind === "propose");
+  return effect;
+}
+
+Deno.test("a refused addition counts until its epoch is over: a copy of it may still be granted", () => {
+  const bench = primary();
+  const learner = { node: nodeId(3), store: storeId("s3") };
+  bench.step({ kind: "config", config: config(), learners: [learner] });
+  bench.meet(3);
+  bench.ack(3, 1);
+  const { change, changeId } = lastProposal(bench);
+  assert.deepEqual(change, { kind: "add", member: learner });
+  bench.step({ kind: "proposed", changeId, result: "refused", config: config() });
+  const requestId = bench.put("x");
+  bench.sync();
+  bench.ack(1, 2);
+  bench.ack(2, 2);
+  assert.equal(bench.answerTo(requestId), undefined, "node 3 may become a member without it");
+  for (const node of [1, 2]) bench.promise(node);
+  assert.equal(bench.replica.canReadAt(bench.nowMs), false, "nor has it promised anything");
+
+  const moved = config({ epoch: epoch(2), changeId: "refused for good" });
+  bench.step({ kind: "proposed", changeId, result: "refused", config: moved });
+  assert.equal(bench.answerTo(requestId)?.kind, "reply");
+  assert.equal(bench.replica.canReadAt(bench.nowMs), true);
+});
+
+Deno.test("a primary whose leave is refused serves again once that is certain", () => {
+  const bench = primary();
+  bench.step({ kind: "handOver", to: nodeId(1) });
+  const { change, changeId } = lastProposal(bench);
+  assert.equal(change.kind, "relinquish");
+  bench.step({ kind: "proposed", changeId, result: "refused", config: config() });
+  assert.equal(bench.replica.canServe(), false, "its successor may still be installed");
+  const moved = config({ epoch: epoch(2), changeId: "refused for good" });
+  bench.step({ kind: "proposed", changeId, result: "refused", config: moved });
+  assert.equal(bench.replica.canServe(), true);
+  const requestId = bench.put("x");
+  bench.sync();
+  for (const node of [1, 2]) bench.ack(node, 2);
+  assert.equal(bench.answerTo(requestId)?.kind, "reply");
+});
