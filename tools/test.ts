@@ -19,6 +19,7 @@ interface Stage {
 
 const STAGES: readonly Stage[] = [
   { name: "quick", paths: QUICK_TESTS, parallel: true },
+  { name: "model", paths: ["tests/model"], parallel: true },
   { name: "sim", paths: ["tests/sim"], parallel: true },
   { name: "cluster", paths: ["tests/cluster"], parallel: false },
   { name: "interop", paths: ["tests/interop"], parallel: false },
