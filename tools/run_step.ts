@@ -37,6 +37,16 @@ function isEmpty(dir: string): boolean {
 /** Where the source lies, and where its tests do. */
 export const SOURCE = ["main.ts", "proto", "kv", "apps", "web", "roles", "cli", "tools", "bench"];
 /** Tests that need no processes, browser or other programs: seconds, not minutes. */
-export const QUICK_TESTS = ["proto", "kv", "apps", "web", "roles", "cli", "tools", "checkers"]
+export const QUICK_TESTS = [
+  "proto",
+  "kv",
+  "apps",
+  "web",
+  "roles",
+  "cli",
+  "tools",
+  "checkers",
+  "faults",
+]
   .map((name) => `tests/${name}`);
 export const TESTS_CONFIG = "tests/deno.json";

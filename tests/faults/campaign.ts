@@ -16,6 +16,7 @@ import { groupId } from "../../proto/ids.ts";
 import type { HistoryEvent } from "../checkers/history.ts";
 import { replicasEqual } from "../cluster/cluster_calls.ts";
 import type { FullCell, Kv } from "../../kv/kv.ts";
+import type { MutantName } from "../../kv/mutant.ts";
 import { SeededRandom } from "../sim/seeded_random.ts";
 import { FaultCluster } from "./fault_cluster.ts";
 import { type Figure, Figures } from "./figures.ts";
@@ -44,6 +45,8 @@ export interface CampaignOptions {
   readonly workloads: readonly ((context: WorkloadContext) => Workload)[];
   /** Told of everything that happens. */
   readonly onEvent: (event: CampaignEvent) => void;
+  /** A deliberate bug that the campaign should find. */
+  readonly mutant?: MutantName;
   /** Where the recorded history goes, as JSON lines; absent: into the cluster's folder. */
   readonly historyFile?: string;
 }
@@ -93,6 +96,7 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRes
   const loadBefore = Deno.loadavg()[0]!, startedMs = performance.now();
   const cluster = await FaultCluster.start({
     backends: options.backends,
+    ...(options.mutant === undefined ? {} : { mutant: options.mutant }),
     links: options.nemeses.some((nemesis) => nemesis.needsLinks),
     ...(options.nemeses.some((nemesis) => nemesis.needsDisks) ? { diskMib: DISK_MIB } : {}),
   });

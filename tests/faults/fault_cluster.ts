@@ -14,6 +14,7 @@
  */
 import { join } from "node:path";
 import type { KvClient } from "../../kv/client.ts";
+import type { MutantName } from "../../kv/mutant.ts";
 import type { ClusterConfig, GroupPlan, NodeEntry, Role } from "../../proto/cluster_config.ts";
 import { opsPort, planGroups } from "../../proto/cluster_config.ts";
 import type { ClusterStatus } from "../../proto/cluster_status.ts";
@@ -30,6 +31,7 @@ import { SmallDisk } from "../cluster/small_disks.ts";
 import { eventually } from "../eventually.ts";
 import { LinkNet } from "./link_net.ts";
 
+const MUTATED_MAIN = join(import.meta.dirname!, "mutated_main.ts");
 const COPIED = ["cluster.json", "secret", "tls_cert.pem", "tls_key.pem"];
 const BACKEND_HOSTS = 3;
 const START_DEADLINE_MS = 90_000;
@@ -45,11 +47,14 @@ export interface FaultClusterOptions {
   readonly links?: boolean;
   /** Gives each backend a disk of its own of this size, which can be made full. */
   readonly diskMib?: number;
+  /** Runs a program with this deliberate bug, to see whether a campaign finds it. */
+  readonly mutant?: MutantName;
 }
 
 /** One host: its supervisor and the nodes that the configuration places on its address. */
 export class FaultHost {
   readonly #configFile: string;
+  readonly #mutant: MutantName | undefined;
   #process: Deno.ChildProcess | null = null;
   /** The last that its supervisor has printed, over all its lives. */
   output = "";
@@ -58,9 +63,10 @@ export class FaultHost {
     readonly address: string,
     readonly dir: string,
     readonly nodes: readonly NodeEntry[],
-    configFile: string,
+    options: { readonly configFile: string; readonly mutant?: MutantName | undefined },
   ) {
-    this.#configFile = configFile;
+    this.#configFile = options.configFile;
+    this.#mutant = options.mutant;
   }
 
   /** Of the link over which this host's nodes reach that one. */
@@ -72,7 +78,7 @@ export class FaultHost {
     if (this.#process !== null) return;
     const process = new Deno.Command(Deno.execPath(), {
       args: [
-        ...PENNCLOUD,
+        ...(this.#mutant === undefined ? PENNCLOUD : [...PENNCLOUD.slice(0, -1), MUTATED_MAIN]),
         "up",
         "--config",
         this.#configFile,
@@ -81,7 +87,10 @@ export class FaultHost {
         "--host",
         this.address,
       ],
-      env: { NO_COLOR: "1" },
+      env: {
+        NO_COLOR: "1",
+        ...(this.#mutant === undefined ? {} : { PENNCLOUD_TEST_MUTANT: this.#mutant }),
+      },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
@@ -153,7 +162,10 @@ export class FaultCluster {
     for (const address of new Set(config.node.map((node) => node.host))) {
       const nodes = config.node.filter((node) => node.host === address);
       const file = join(dir, `host-${hosts.length}.toml`);
-      const host = new FaultHost(address, join(dir, `host-${hosts.length}`), nodes, file);
+      const host = new FaultHost(address, join(dir, `host-${hosts.length}`), nodes, {
+        configFile: file,
+        mutant: options.mutant,
+      });
       hosts.push(host);
       const places = new Map<string, Place>();
       for (const node of net === null ? [] : config.node) {

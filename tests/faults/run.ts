@@ -6,6 +6,7 @@
  * how to run it again; 2 for wrong use.
  */
 import { parseArgs } from "node:util";
+import type { MutantName } from "../../kv/mutant.ts";
 import { runCampaign } from "./campaign.ts";
 import { eventLine, failureText, resultLines } from "./campaign_text.ts";
 import { NEMESES, possibleNemeses } from "./nemeses.ts";
@@ -21,6 +22,7 @@ const HELP = `deno task faults: real processes under real faults, and a check of
   --only A,B        only these faults
   --backends N      a multiple of three (default 3)
   --history FILE    keeps what clients did and were told, as JSON lines
+  --mutant NAME     with a deliberate bug of kv/mutant.ts, which should be found
   --json            one JSON object a line; the last one is the result
 
 faults:
@@ -33,6 +35,7 @@ interface Request {
   readonly nemeses: readonly Nemesis[];
   readonly json: boolean;
   readonly historyFile?: string;
+  readonly mutant?: MutantName;
 }
 
 if (import.meta.main) {
@@ -72,6 +75,7 @@ function readRequest(args: readonly string[]): Request {
     backends,
     nemeses: chosen(values.only),
     json: values.json ?? false,
+    ...(values.mutant === undefined ? {} : { mutant: values.mutant as MutantName }),
     ...(values.history === undefined ? {} : { historyFile: values.history }),
   };
 }
@@ -86,6 +90,7 @@ function parseFlags(args: readonly string[]) {
         only: { type: "string" },
         backends: { type: "string" },
         history: { type: "string" },
+        mutant: { type: "string" },
         json: { type: "boolean" },
         help: { type: "boolean" },
       },
