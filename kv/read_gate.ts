@@ -39,17 +39,14 @@ export interface WaitingRead {
   readonly sinceMs: number;
 }
 
-interface RecordCheck {
+export interface RecordCheck {
   readonly checkId: number;
   readonly askedMs: number;
-  /** Reads that came in before it was asked. */
-  readonly reads: ReadonlySet<number>;
 }
 
 export class ReadGate {
   #reads: WaitingRead[] = [];
-  #check: RecordCheck | null = null;
-  #lastCheckId = 0;
+  #check: (RecordCheck & { readonly reads: ReadonlySet<number> }) | null = null;
 
   get size(): number {
     return this.#reads.length;
@@ -83,13 +80,11 @@ export class ReadGate {
     return taken;
   }
 
-  /** Begins a look at the coordinator's record for all reads that wait now; null while one is on. */
-  beginCheck(nowMs: number, patienceMs: number): number | null {
-    if (this.#check !== null && nowMs - this.#check.askedMs < patienceMs) return null;
-    const checkId = ++this.#lastCheckId;
-    const reads = new Set(this.#reads.map((read) => read.readId));
-    this.#check = { checkId, askedMs: nowMs, reads };
-    return checkId;
+  /** Begins a look at the coordinator's record for all that wait now; false while another is on. */
+  beginCheck(check: RecordCheck, patienceMs: number): boolean {
+    if (this.#check !== null && check.askedMs - this.#check.askedMs < patienceMs) return false;
+    this.#check = { ...check, reads: new Set(this.#reads.map((read) => read.readId)) };
+    return true;
   }
 
   /** The reads that a finished look was for; none when it was given up meanwhile. */

@@ -1,0 +1,218 @@
+/**
+ * A replica that follows: takes entries over from the primary, acknowledges what is on its disk,
+ * promises not to act, and says when the primary has fallen silent.
+ *
+ * An ack or a promise leaves only once the epoch that it is given in, and the entries that it covers,
+ * are on disk (A3). Entries are taken only where they fit to what is there (log matching); what does
+ * not fit any more is cut off, never below what is known to be committed (A4).
+ */
+import { type Incarnation, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
+import type {
+  Append,
+  EpochHistory,
+  GroupConfig,
+  Heartbeat,
+  HeartbeatAck,
+  SnapshotOffer,
+} from "../proto/replication.ts";
+import type { GroupState } from "./group_state.ts";
+import { mutated } from "./mutant.ts";
+import type { HashCheck, ReplicaCore } from "./replica_core.ts";
+import type { LogEntry } from "./replica_log.ts";
+
+const SUSPECT_EVERY_MS = 500;
+const FRESHNESS_KEPT = 16;
+
+export class Follower {
+  readonly #core: ReplicaCore;
+  /** Our log equals the primary's up to here; reset when the reign changes. */
+  #verifiedLsn = toLsn(0);
+  #primaryCommitLsn = toLsn(0);
+  #heardPrimaryMs: number;
+  #suspectedMs = -Infinity;
+  /** That of the primary's last append or offer. */
+  #round = 0;
+  /** An append waits for its ack until our disk has it. */
+  #ackDue = false;
+  /** A promise waits until the epoch that it is given in is on our disk. */
+  #heldPromise: HeartbeatAck | null = null;
+  #fetchingSnapshot = false;
+  /** Our state, once it reaches `lsn`, has whatever was acknowledged before `atMs` on our clock. */
+  #freshness: { lsn: Lsn; atMs: number }[] = [];
+  #freshMs = -Infinity;
+
+  constructor(core: ReplicaCore) {
+    this.#core = core;
+    this.#heardPrimaryMs = core.nowMs;
+  }
+
+  /** How long ago the primary was heard. */
+  get silentMs(): number {
+    return this.#core.nowMs - this.#heardPrimaryMs;
+  }
+
+  /**
+   * How old the applied state may be: whatever was acknowledged longer ago is in it. No clocks are
+   * compared: our own stamp travels to the primary and back. Milliseconds; Infinity when not known.
+   */
+  stalenessAt(nowMs: number): number {
+    this.#noteFreshness();
+    return nowMs - this.#freshMs;
+  }
+
+  /** A newer configuration was adopted, of the same reign or of another. */
+  onAdopted({ sameReign }: { sameReign: boolean }): void {
+    this.#heldPromise = null;
+    this.#heardPrimaryMs = this.#core.nowMs;
+    // Within a reign what was appended still waits for its ack; the primary may send nothing more.
+    if (sameReign) return;
+    this.#ackDue = false;
+    this.#verifiedLsn = toLsn(0);
+    this.#primaryCommitLsn = toLsn(0);
+  }
+
+  heardPrimary(): void {
+    this.#heardPrimaryMs = this.#core.nowMs;
+  }
+
+  // ---------------------------------------------------------------------------- entries
+
+  onAppend(message: Append, entries: readonly LogEntry[]): void {
+    const core = this.#core, { log } = core, { prevLsn } = message;
+    this.#round = message.round;
+    const fits = mutated("match-without-epoch")
+      ? prevLsn <= log.lastLsn
+      : log.epochAt(prevLsn) === message.prevEpoch;
+    if (!fits || this.#fetchingSnapshot) return this.#sendNack(message.from, message.inc);
+    for (const entry of entries) {
+      const mine = log.epochAt(entry.lsn);
+      if (mine === entry.epoch || mine !== null && mutated("match-without-epoch")) continue;
+      if (mine !== null) this.#truncateAfter(toLsn(entry.lsn - 1), "the primary has other entries");
+      core.append(entry);
+    }
+    const lastLsn = toLsn(prevLsn + entries.length);
+    if (lastLsn > this.#verifiedLsn) this.#verifiedLsn = lastLsn;
+    this.#learnCommit(message.commitLsn);
+    this.#ackDue = true;
+    // With nothing to write the answer can go at once; otherwise `onWritten` releases it.
+    if (core.durableLsn >= this.#verifiedLsn || mutated("ack-before-fsync")) this.#answer();
+  }
+
+  /** Only now do the acks leave that said "on my disk", or "I adopted this epoch" (A3). */
+  onWritten(): void {
+    this.#answer();
+    this.applyCommitted();
+  }
+
+  #answer(): void {
+    const core = this.#core;
+    if (core.config === null) return;
+    if (core.durableEpoch < core.epoch && !mutated("epoch-not-durable-before-answer")) return;
+    this.#releasePromise();
+    if (!this.#ackDue) return;
+    const { node, inc } = core.config.primary;
+    const safeLsn = mutated("ack-before-fsync") ? core.log.lastLsn : core.durableLsn;
+    const matchLsn = toLsn(Math.min(this.#verifiedLsn, safeLsn));
+    this.#ackDue = matchLsn < this.#verifiedLsn;
+    core.send(node, { kind: "appendAck", ...core.head(inc), matchLsn });
+  }
+
+  #truncateAfter(lsn: Lsn, reason: string): void {
+    this.#core.truncateAfter(lsn, reason);
+    if (this.#verifiedLsn > lsn) this.#verifiedLsn = lsn;
+  }
+
+  #sendNack(to: NodeId, toInc: Incarnation): void {
+    const core = this.#core, { lastLsn, baseLsn, history } = core.log;
+    const positions = { round: this.#round, lastLsn, baseLsn, history };
+    core.send(to, { kind: "appendNack", ...core.head(toInc), ...positions });
+  }
+
+  #learnCommit(commitLsn: Lsn): void {
+    if (commitLsn > this.#primaryCommitLsn) this.#primaryCommitLsn = commitLsn;
+    this.applyCommitted();
+  }
+
+  /** What the primary committed, as far as our log is known to equal its log. */
+  applyCommitted(): void {
+    const core = this.#core;
+    const ours = mutated("unverified-log-applied") ? core.durableLsn : this.#verifiedLsn;
+    core.commitTo(toLsn(Math.min(this.#primaryCommitLsn, ours, core.durableLsn)), () => {});
+    core.trimLog(core.state.appliedLsn);
+  }
+
+  // -------------------------------------------------------------------------- heartbeats
+
+  onHeartbeat(message: Heartbeat): void {
+    const core = this.#core;
+    core.promise(message.reign);
+    if (message.echoMs !== null) {
+      this.#noteFreshness();
+      this.#freshness.push({ lsn: message.commitLsn, atMs: message.echoMs });
+      if (this.#freshness.length > FRESHNESS_KEPT) this.#freshness.shift();
+    }
+    this.#learnCommit(message.commitLsn);
+    this.#compareHash(message.check);
+    const { sentMs, beat } = message, stampMs = core.nowMs;
+    const head = core.head(message.inc);
+    this.#heldPromise = { kind: "heartbeatAck", ...head, sentMs, beat, stampMs };
+    if (core.durableEpoch >= core.epoch) this.#releasePromise();
+  }
+
+  #releasePromise(): void {
+    const core = this.#core;
+    if (this.#heldPromise !== null) core.send(core.config!.primary.node, this.#heldPromise);
+    this.#heldPromise = null;
+  }
+
+  #noteFreshness(): void {
+    const { appliedLsn } = this.#core.state;
+    while (this.#freshness.length > 0 && this.#freshness[0]!.lsn <= appliedLsn) {
+      this.#freshMs = Math.max(this.#freshMs, this.#freshness.shift()!.atMs);
+    }
+  }
+
+  #compareHash(check: HashCheck | null): void {
+    if (check === null) return;
+    const mine = this.#core.checkAt(check.lsn);
+    if (mine === undefined || mine.hash === check.hash) return;
+    const { lsn, hash: theirs } = check;
+    this.#core.effects.push({ kind: "hashMismatch", lsn, mine: mine.hash, theirs });
+  }
+
+  /** The primary has been silent for longer than we promised to wait for it. */
+  maybeSuspect(): void {
+    const core = this.#core, { silentMs } = this;
+    if (core.role !== "secondary" || silentMs < core.timing.graceMs) return;
+    if (core.nowMs - this.#suspectedMs < SUSPECT_EVERY_MS) return;
+    this.#suspectedMs = core.nowMs;
+    core.effects.push({ kind: "suspect", epoch: core.epoch, silentMs });
+  }
+
+  // --------------------------------------------------------------------------- snapshots
+
+  onSnapshotOffer(message: SnapshotOffer): void {
+    this.#round = message.round;
+    if (this.#fetchingSnapshot || this.#core.role !== "learner") return;
+    this.#fetchingSnapshot = true;
+    this.#core.effects.push({ kind: "fetchSnapshot", from: message.from });
+  }
+
+  /** The shell replaced our state and log by a checkpoint; it is on disk. */
+  onSnapshotInstalled(state: GroupState, history: EpochHistory): void {
+    const core = this.#core;
+    this.#fetchingSnapshot = false;
+    if (state.appliedLsn <= core.commitLsn) return;
+    core.replaceBySnapshot(state, history);
+    this.#verifiedLsn = toLsn(0);
+    if (core.config !== null) this.#askForMore(core.config);
+  }
+
+  #askForMore({ primary }: GroupConfig): void {
+    this.#sendNack(primary.node, primary.inc);
+  }
+
+  forgetSnapshot(): void {
+    this.#fetchingSnapshot = false;
+  }
+}

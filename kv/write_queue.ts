@@ -1,0 +1,181 @@
+/**
+ * The writes that a primary has taken and not yet answered: which of them are let in, who waits for
+ * which log entry, and that one request never gets into the log twice in a reign.
+ *
+ * A request that was executed before is answered from its completion record; one that is under way
+ * is waited for. Splits and merges of tablets pass through here too, one at a time.
+ */
+import type { RequestStamp } from "../proto/command.ts";
+import type { Lsn } from "../proto/ids.ts";
+import { rowOpsOf } from "./command.ts";
+import { OUTSTANDING_MAX, REQUEST_AGE_MAX_MS, REQUEST_EARLY_MAX_MS } from "./completions.ts";
+import { mutated } from "./mutant.ts";
+import type { ReplicaCore } from "./replica_core.ts";
+import { entryBytes, type LogEntry } from "./replica_log.ts";
+import type { Input } from "./replica_types.ts";
+import type { RowOutcome } from "./row_op.ts";
+import {
+  nextChange,
+  orderFor,
+  type TabletChange,
+  type TabletLimits,
+  type TabletOrder,
+} from "./tablet_policy.ts";
+
+/** Entries and bytes that may wait for their commit before new requests are turned away. */
+const UNCOMMITTED_ENTRIES_MAX = 4096;
+const UNCOMMITTED_BYTES_MAX = 32 * 1024 * 1024;
+const TABLETS_LOOK_EVERY_MS = 100;
+
+const keyOf = ({ clientId, seq }: RequestStamp) => `${clientId}/${seq}`;
+
+export class WriteQueue {
+  readonly #core: ReplicaCore;
+  readonly #tabletLimits: TabletLimits | null;
+  /** The requests that wait for each entry. */
+  readonly #waiting = new Map<Lsn, number[]>();
+  readonly #inProgress = new Map<string, Lsn>();
+  #uncommittedBytes = 0;
+  /** The one split or merge that is under way, and who asked for it. */
+  #reshaping: { readonly lsn: Lsn; readonly requestId: number | null } | null = null;
+  #tabletsLookedMs = -Infinity;
+
+  /** @param tabletLimits when to split and merge unasked; null: never */
+  constructor(core: ReplicaCore, tabletLimits: TabletLimits | null) {
+    this.#core = core;
+    this.#tabletLimits = tabletLimits;
+  }
+
+  onRequest({ requestId, stamp, request, wallMs }: Input & { kind: "request" }): void {
+    const core = this.#core;
+    // Completion records are only complete once everything of former reigns is applied; until then
+    // a copy in the log is recognised when it is applied.
+    const known = mutated("condition-checked-again") &&
+        rowOpsOf(request).some((op) => op.conditions.length > 0)
+      ? undefined
+      : core.state.completions.find(stamp);
+    if (known === "forgotten") {
+      const message = "The answer to this request was already confirmed";
+      return core.refuse(requestId, "session_too_old", message, true);
+    }
+    if (known !== undefined) {
+      core.effects.push({ kind: "reply", requestId, outcome: known });
+      return;
+    }
+    const underWay = this.#inProgress.get(keyOf(stamp));
+    if (underWay !== undefined) {
+      this.#waiting.get(underWay)?.push(requestId);
+      return;
+    }
+    const timeMs = Math.max(core.state.timeMs, wallMs);
+    if (!this.#admits(requestId, stamp, timeMs)) return;
+    const entry = core.appendOwn({ ...request, stamp, timeMs });
+    this.#waiting.set(entry.lsn, [requestId]);
+    this.#inProgress.set(keyOf(stamp), entry.lsn);
+    this.#uncommittedBytes += entryBytes(entry);
+  }
+
+  /** False when the request was refused. */
+  #admits(requestId: number, stamp: RequestStamp, timeMs: number): boolean {
+    const core = this.#core, { inSync, minInSync } = core.config!;
+    const refuse = (
+      code: "unavailable" | "disk_full" | "session_too_old" | "busy",
+      why: string,
+    ) => {
+      core.refuse(requestId, code, why);
+      return false;
+    };
+    if (inSync.length < minInSync) {
+      return refuse(
+        "unavailable",
+        `Group ${core.gid} takes no writes: ${inSync.length} of at least ${minInSync} replicas ` +
+          "are in sync",
+      );
+    }
+    if (core.diskFull) return refuse("disk_full", "The disk of the primary is full");
+    const ageMs = timeMs - stamp.issuedMs;
+    const timely = ageMs <= REQUEST_AGE_MAX_MS && ageMs >= -REQUEST_EARLY_MAX_MS;
+    if (!timely && !mutated("request-age-not-checked")) {
+      return refuse("session_too_old", `The request was issued ${ageMs} ms ago by our clock`);
+    }
+    const count = this.#waiting.size;
+    if (count >= UNCOMMITTED_ENTRIES_MAX || this.#uncommittedBytes >= UNCOMMITTED_BYTES_MAX) {
+      return refuse("busy", `Group ${core.gid} has ${count} writes under way`);
+    }
+    if (stamp.seq - stamp.firstIncomplete >= OUTSTANDING_MAX) {
+      return refuse("busy", `A client may have ${OUTSTANDING_MAX} requests under way`);
+    }
+    return true;
+  }
+
+  /** An entry was committed and applied: its requests are answered. */
+  onApplied(entry: LogEntry, outcome: RowOutcome | null): void {
+    const core = this.#core, { lsn, command } = entry;
+    if (this.#reshaping?.lsn === lsn) {
+      const { requestId } = this.#reshaping;
+      this.#reshaping = null;
+      if (requestId !== null) core.effects.push({ kind: "reshaped", requestId });
+    }
+    if ("stamp" in command) this.#inProgress.delete(keyOf(command.stamp));
+    const waiting = this.#waiting.get(lsn);
+    if (waiting === undefined) return;
+    this.#waiting.delete(lsn);
+    this.#uncommittedBytes -= entryBytes(entry);
+    for (const requestId of waiting) {
+      if (outcome !== null) core.effects.push({ kind: "reply", requestId, outcome });
+      else {
+        const message = "The answer to this request was already confirmed";
+        core.refuse(requestId, "session_too_old", message, true);
+      }
+    }
+  }
+
+  // ------------------------------------------------------------------------------ tablets
+
+  /** A person asks for a boundary, or for none. */
+  onReshape(requestId: number, change: TabletChange): void {
+    const core = this.#core;
+    const hindrance = this.#whyNotReshape();
+    if (hindrance !== null) {
+      return core.refuse(requestId, "busy", `Cannot ${change.kind} now: ${hindrance}`);
+    }
+    const order = orderFor(core.state.tablets, change);
+    if (typeof order === "string") return core.refuse(requestId, "invalid_request", order);
+    this.#reshape(order, requestId);
+  }
+
+  /** Splits what has grown too large and merges what has become small. */
+  maybeReshape(): void {
+    const core = this.#core;
+    if (this.#tabletLimits === null) return;
+    if (core.nowMs - this.#tabletsLookedMs < TABLETS_LOOK_EVERY_MS) return;
+    this.#tabletsLookedMs = core.nowMs;
+    if (this.#whyNotReshape() !== null) return;
+    const mayMerge = core.nowMs >= core.mergeFromMs;
+    const order = nextChange(core.state.tablets, this.#tabletLimits, mayMerge);
+    if (order !== null) this.#reshape(order, null);
+  }
+
+  /** One change at a time, so that the applied tablets are those that the order will meet. */
+  #whyNotReshape(): string | null {
+    if (this.#reshaping !== null) return "another split or merge is under way";
+    if (this.#core.diskFull) return "the disk of the primary is full";
+    const { inSync, minInSync } = this.#core.config!;
+    return inSync.length < minInSync ? "too few replicas are in sync" : null;
+  }
+
+  #reshape(order: TabletOrder, requestId: number | null): void {
+    const entry = this.#core.appendOwn({ ...order, timeMs: this.#core.state.timeMs });
+    this.#reshaping = { lsn: entry.lsn, requestId };
+  }
+
+  /** The reign is over. What is in the log may still be committed, by somebody else. */
+  close(): void {
+    const core = this.#core;
+    const message = `This node is no longer the primary of group ${core.gid}`;
+    const requestIds = [...this.#waiting.values()].flat();
+    const reshaping = this.#reshaping?.requestId ?? null;
+    if (reshaping !== null) requestIds.push(reshaping);
+    for (const requestId of requestIds) core.refuse(requestId, "not_primary", message, true);
+  }
+}
