@@ -10,6 +10,7 @@
  * each is judged for itself (Herlihy and Wing's locality, Porcupine's P-compositionality).
  *
  * - An operation of unknown outcome may take effect at any time after its call, or never.
+ * - What changes nothing is taken as soon as it fits: no other place for it is worth a try.
  * - Writes of known version are taken in the order of their versions, which makes the search nearly
  *   linear. Versions of writes that nobody was told of are learned from who read their value, where
  *   only one operation can have written it: give workloads unique values.
@@ -19,7 +20,7 @@
  * the verdict tells which answer ends it and the longest order that explains everything else.
  *
  * Start at {@link checkLinearizability}. Rows of 20 to 60 operations with a handful of unknown ones
- * take a fraction of a millisecond each. Not here: transactions over rows (list_append.ts).
+ * take milliseconds each. Not here: transactions over rows (list_append.ts).
  */
 import { describeOperation, type Operation } from "./history.ts";
 import {
@@ -161,7 +162,7 @@ function search(
   const taken = new Uint16Array((count + 15) >> 4);
   const stateIds = new Map<string, number>();
   const seen = new Set<string>();
-  const stack: { index: number; state: RowState }[] = [];
+  const stack: { index: number; state: RowState; certain: boolean }[] = [];
   let state = EMPTY_ROW, steps = 0, rank = 0;
   let left = history.filter(isKnown).length;
   let best: { order: number[]; state: RowState } = { order: [], state };
@@ -179,7 +180,8 @@ function search(
         const key = `${String.fromCharCode(...taken)}${id}`;
         if (!seen.has(key)) {
           seen.add(key);
-          stack.push({ index, state });
+          // What is only looked at may as well be looked at now: no other place is worth a try.
+          stack.push({ index, state, certain: next === state && isKnown(operation) });
           state = next;
           if (isKnown(operation)) left -= 1;
           if (ranks[index] !== -1) rank += 1;
@@ -195,18 +197,22 @@ function search(
       at = events.after(at);
       continue;
     }
-    const last = stack.pop();
-    if (last === undefined) {
-      const order = best.order.map((index) => history[index]!);
-      return { kind: "stuck", steps, order, state: best.state };
+    for (;;) {
+      const last = stack.pop();
+      if (last === undefined) {
+        const order = best.order.map((index) => history[index]!);
+        return { kind: "stuck", steps, order, state: best.state };
+      }
+      const { index } = last;
+      state = last.state;
+      taken[index >> 4]! &= ~(1 << (index & 15));
+      if (isKnown(history[index]!)) left += 1;
+      if (ranks[index] !== -1) rank -= 1;
+      events.unlift(index);
+      if (last.certain) continue;
+      at = events.after(events.callOf(index));
+      break;
     }
-    const { index } = last;
-    state = last.state;
-    taken[index >> 4]! &= ~(1 << (index & 15));
-    if (isKnown(history[index]!)) left += 1;
-    if (ranks[index] !== -1) rank -= 1;
-    events.unlift(index);
-    at = events.after(events.callOf(index));
   }
   return { kind: "linearizable", steps };
 }
