@@ -1,7 +1,9 @@
 /** `penncloud admin …`: what the cluster is doing, and orders to its nodes. */
 import type { NodeEntry } from "../proto/cluster_config.ts";
 import type { ClusterStatus } from "../proto/cluster_status.ts";
-import { coordinatorConversation } from "../proto/control.ts";
+import { backendConversation, coordinatorConversation } from "../proto/control.ts";
+import type { DiskReport } from "../proto/disk_report.ts";
+import type { Lsn } from "../proto/ids.ts";
 import { kvConversation } from "../proto/kv_wire.ts";
 import type { SupervisedProcess } from "../proto/supervision.ts";
 import { NoSupervisorError, supervisorOf } from "../roles/supervisor_client.ts";
@@ -131,36 +133,68 @@ export async function adminRows(target: string, flags: RowsFlags): Promise<numbe
   return DONE;
 }
 
-/** Compares the digests of every group's replicas. Exit status 1 when two differ. */
+/**
+ * Has every backend read all that it stores again, and compares the states of each group's replicas.
+ * Exit status 1 when anything is damaged or differs.
+ */
 export async function adminVerify(flags: ClusterFlags): Promise<number> {
   const cluster = await openCluster(flags);
-  let findings = await compareReplicas(cluster);
+  const disks = await scrubAll(cluster);
+  let groups = await compareReplicas(cluster);
   // Replicas apply a write a moment apart; only a difference that stays is one.
-  for (let i = 1; i < VERIFY_ATTEMPTS && findings.some((it) => it.verdict !== "equal"); i++) {
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    findings = await compareReplicas(cluster);
+  for (let i = 1; i < VERIFY_ATTEMPTS && groups.some((it) => it.verdict !== "equal"); i++) {
+    await pause();
+    groups = await compareReplicas(cluster);
   }
-  if (flags.json) writeJson({ groups: findings });
-  else {
-    writeLine(table(
-      ["GROUP", "VERDICT", "REPLICAS", "ROWS", "CELLS"],
-      findings.map((it) => [
-        String(it.gid),
-        it.verdict,
-        it.replicas.map((replica) => `backend/${replica.node} at ${replica.appliedLsn}`).join(", "),
-        String(it.replicas[0]?.rows ?? 0),
-        String(it.replicas[0]?.cells ?? 0),
-      ]),
-      [0, 3, 4],
-    ));
-  }
-  return findings.some((it) => it.verdict === "different") ? NOT_FOUND : DONE;
+  if (flags.json) writeJson({ groups, disks });
+  else writeLine(`${disksTable(disks)}\n\n${groupsTable(groups)}`);
+  const isSound = disks.every(({ disk }) => disk.scrub.damaged === 0) &&
+    groups.every(({ verdict }) => verdict !== "different");
+  return isSound ? DONE : NOT_FOUND;
+}
+
+interface DiskFinding {
+  readonly node: string;
+  readonly disk: DiskReport;
+}
+
+/** Asks all backends at once, and waits until each has been through everything. */
+async function scrubAll(cluster: OpenCluster): Promise<DiskFinding[]> {
+  const backends = cluster.config.node.filter((node) => node.role === "backend");
+  const ask = (node: NodeEntry, start: boolean) =>
+    withNode(cluster, node, async (connection) => {
+      return (await connection.call(backendConversation, "scrub", { start })).body;
+    });
+  return await Promise.all(backends.map(async (node) => {
+    let disk = await ask(node, true);
+    while (disk.scrub.state !== "idle") {
+      await pause();
+      disk = await ask(node, false);
+    }
+    return { node: `backend/${node.id}`, disk };
+  }));
+}
+
+function disksTable(disks: readonly DiskFinding[]): string {
+  const rows = disks.map(({ node, disk: { scrub, quarantine } }) => [
+    node,
+    scrub.damaged === 0 ? "sound" : scrub.damaged === scrub.mended ? "mended" : "damaged",
+    String(scrub.cells),
+    String(scrub.values),
+    String(scrub.bytes),
+    String(quarantine.bytes),
+    scrub.finding ?? "",
+  ]);
+  const head = ["NODE", "DISK", "CELLS", "VALUES", "BYTES", "QUARANTINE", "FOUND"];
+  return table(head, rows, [2, 3, 4, 5]);
 }
 
 interface GroupFinding {
   readonly gid: number;
-  /** busy: the replicas stand at different places of the log, so their digests say nothing. */
+  /** busy: the replicas have no entry in common at which to compare, so nothing can be said. */
   readonly verdict: "equal" | "different" | "busy";
+  /** The entry as of which they were compared. */
+  readonly lsn: number | null;
   readonly replicas: readonly {
     readonly node: number;
     readonly appliedLsn: number;
@@ -168,6 +202,18 @@ interface GroupFinding {
     readonly rows: number;
     readonly cells: number;
   }[];
+}
+
+function groupsTable(groups: readonly GroupFinding[]): string {
+  const rows = groups.map((it) => [
+    String(it.gid),
+    it.verdict,
+    it.lsn === null ? "-" : String(it.lsn),
+    it.replicas.map((replica) => `backend/${replica.node} at ${replica.appliedLsn}`).join(", "),
+    String(it.replicas[0]?.rows ?? 0),
+    String(it.replicas[0]?.cells ?? 0),
+  ]);
+  return table(["GROUP", "STATES", "AS OF", "REPLICAS", "ROWS", "CELLS"], rows, [0, 2, 4, 5]);
 }
 
 async function compareReplicas(cluster: OpenCluster): Promise<GroupFinding[]> {
@@ -178,12 +224,17 @@ async function compareReplicas(cluster: OpenCluster): Promise<GroupFinding[]> {
   }));
   const byGroup = Map.groupBy(answers.flat(), (replica) => replica.gid);
   return [...byGroup].sort(([a], [b]) => a - b).map(([gid, replicas]) => {
-    const places = new Set(replicas.map((replica) => replica.appliedLsn));
-    const hashes = new Set(replicas.map((replica) => replica.hash));
-    const verdict = places.size > 1 ? "busy" : hashes.size > 1 ? "different" : "equal";
+    const hashesAt = replicas.map(({ appliedLsn, hash, checks }) =>
+      new Map([...checks.map((check) => [check.lsn, check.hash] as const), [appliedLsn, hash]])
+    );
+    const common = [...hashesAt[0]!.keys()].filter((at) => hashesAt.every((map) => map.has(at)));
+    const lsn = common.length === 0 ? null : Math.max(...common) as Lsn;
+    const hashes = new Set(lsn === null ? [] : hashesAt.map((map) => map.get(lsn)));
+    const verdict = lsn === null ? "busy" : hashes.size > 1 ? "different" : "equal";
     return {
       gid,
       verdict,
+      lsn,
       replicas: replicas.map(({ node, appliedLsn, hash, rows, cells }) => ({
         node,
         appliedLsn,
@@ -194,6 +245,8 @@ async function compareReplicas(cluster: OpenCluster): Promise<GroupFinding[]> {
     };
   });
 }
+
+const pause = () => new Promise((resolve) => setTimeout(resolve, POLL_MS));
 
 async function clusterStatus(cluster: OpenCluster): Promise<ClusterStatus> {
   const coordinator = cluster.config.node.find((node) => node.role === "coordinator")!;

@@ -118,7 +118,9 @@ function addAdminCommands(program: Command<[]>, end: (status: number) => void): 
     .option("--limit <n>", "cells on the page, 1 to 500", numberWithin(1, 500))
     .action(async (node, flags) => end(await (await loadAdmin()).adminRows(node, flags)));
   clusterFlags(admin.command("verify"))
-    .description("compare the digests of all replicas; exit status 1 when two differ")
+    .description(
+      "read all that is stored again and compare all replicas; exit status 1 on damage or difference",
+    )
     .action(async (flags) => end(await (await loadAdmin()).adminVerify(flags)));
 }
 

@@ -63,7 +63,18 @@ export interface CheckpointedStore extends CellStore {
   >;
   /** The files of large values that the state mentions now, and some that it lately did. */
   blobsReferenced(): Iterable<string>;
+  /** Reads what is durable anew, bit by bit, so that damage is found before somebody needs it. */
+  verify?(): Iterable<VerifiedCell>;
+  /** Checks the durable state as a whole, off this thread. Throws CorruptionError. */
+  checkFile?(): Promise<void>;
   close(): void;
+}
+
+export interface VerifiedCell extends CellPosition {
+  /** It fails its checksums. */
+  readonly damaged: boolean;
+  /** Of the stored value. */
+  readonly bytes: number;
 }
 
 export const isBlobRef = (value: Uint8Array | BlobRef): value is BlobRef =>

@@ -40,7 +40,7 @@ import { Follower } from "./follower.ts";
 import type { GroupState } from "./group_state.ts";
 import { mutated } from "./mutant.ts";
 import { Primary } from "./primary.ts";
-import { ReplicaCore } from "./replica_core.ts";
+import { type HashCheck, ReplicaCore } from "./replica_core.ts";
 import type { LogEntry } from "./replica_log.ts";
 import type { Effect, Input, ReplicaOptions, ReplicaRole, Self } from "./replica_types.ts";
 
@@ -153,6 +153,11 @@ export class Replica {
 
   get state(): GroupState {
     return this.#core.state;
+  }
+
+  /** Hashes of the state as of earlier entries, ascending; every replica keeps those of the same. */
+  get checks(): readonly HashCheck[] {
+    return this.#core.checks;
   }
 
   get history(): EpochHistory {

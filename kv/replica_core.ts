@@ -109,6 +109,11 @@ export class ReplicaCore {
     return this.#commitLsn;
   }
 
+  /** Hashes of the state as of earlier entries, ascending. */
+  get checks(): readonly HashCheck[] {
+    return this.#checks;
+  }
+
   /** The hash of the state as of a recent position, for others to compare. */
   get lastCheck(): HashCheck | null {
     return this.#checks.at(-1) ?? null;

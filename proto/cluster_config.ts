@@ -66,6 +66,9 @@ export const ClusterConfig = z.strictObject({
     row_max_bytes: Bytes(64 * MIB, 64 * 1024),
     /** Large values in flight per node; beyond it requests get `busy`. */
     io_buffer_bytes: Bytes(32 * MIB, 8 * MIB),
+    /** Everything stored is read again this often, at this rate, to find damage. */
+    scrub_hours: z.number().positive().max(8760).default(24),
+    scrub_bytes_per_second: Bytes(16 * MIB, 64 * 1024),
   }).prefault({}),
   coordinator: z.strictObject({
     metadata: z.enum(["sqlite"]).default("sqlite"),

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { Role } from "./cluster_config.ts";
+import { DiskReport } from "./disk_report.ts";
 
 /**
  * live: reports arrive. suspect: none for a second. down: none for five, or its supervisor saw it
@@ -33,6 +34,8 @@ export const NodeStatus = z.object({
   /** Backends: bytes of log and of checkpoints and large values. */
   logBytes: z.number().nullable(),
   dataBytes: z.number().nullable(),
+  /** Backends: how their disks fare. */
+  disk: DiskReport.nullable().optional(),
   /** Frontends: open client connections. */
   connections: z.number().nullable(),
   /** Backends: groups that it leads, and those that it follows. */

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { Role } from "./cluster_config.ts";
 import { ClusterStatus } from "./cluster_status.ts";
 import { Epoch, GroupId, Incarnation, Lsn, NodeId, StoreId } from "./ids.ts";
+import { DiskReport } from "./disk_report.ts";
 import { ConfigChange, GroupConfig, Member } from "./replication.ts";
 import { method, oneWay } from "./rpc.ts";
 import { RouteTable } from "./routes.ts";
@@ -53,6 +54,7 @@ export const StoreReport = z.object({
   draining: z.boolean(),
   logBytes: z.number(),
   dataBytes: z.number(),
+  disk: DiskReport.optional(),
   groups: z.array(GroupReport).max(1000),
 });
 export type StoreReport = z.infer<typeof StoreReport>;
@@ -120,4 +122,11 @@ export const backendConversation = {
   poll: method(z.object({}), StoreReport),
   memberDown: oneWay(z.object({ gid: GroupId, node: NodeId, inc: Incarnation })),
   handOver: oneWay(z.object({ gid: GroupId, to: NodeId })),
+  /** anybody → backend: read all that you store again, now; answered with how far it is. */
+  scrub: method(z.object({ start: z.boolean() }), DiskReport),
+  /** secondary → primary: our states differ as of `lsn`; find out whether it is yours. */
+  differs: method(
+    z.object({ gid: GroupId, lsn: Lsn }),
+    z.object({ verdict: z.enum(["damaged", "sound"]) }),
+  ),
 };

@@ -134,6 +134,8 @@ export const DigestReply = z.object({
     epoch: Epoch,
     appliedLsn: Lsn,
     hash: z.string(),
+    /** Hashes as of earlier entries, ascending: what replicas at different places can compare. */
+    checks: z.array(z.object({ lsn: Lsn, hash: z.string() })).max(1000),
     rows: z.number(),
     cells: z.number(),
   })),

@@ -18,6 +18,6 @@ export const transferConversation = {
   /** A large value by name. */
   blob: method(
     z.object({ gid: GroupId, blob: z.string().max(128) }),
-    z.object({ found: z.boolean() }),
+    z.object({ found: z.boolean(), damaged: z.boolean().optional() }),
   ),
 };

@@ -13,13 +13,23 @@ import { BlobStore } from "../kv/disk/blob_store.ts";
 import { type Disk, DiskFailedError, RealDisk } from "../kv/disk/disk.ts";
 import { type DataFolder, markSuspect, openDataFolder } from "../kv/disk/identity.ts";
 import { CacheBudget, CheckpointWriter, SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
+import { type QuarantineContent, quarantineContent } from "../kv/disk/quarantine.ts";
 import type { Wal } from "../kv/disk/wal.ts";
 import { blobsOf } from "../kv/command.ts";
 import type { Env } from "../kv/env.ts";
 import { CorruptionError } from "../kv/errors.ts";
+import { invariant, InvariantViolation } from "../kv/invariant.ts";
 import { planGroups } from "../proto/cluster_config.ts";
 import { backendConversation, type StoreReport } from "../proto/control.ts";
-import { type GroupId, groupId, lsn as toLsn, type NodeId, nodeId } from "../proto/ids.ts";
+import type { DiskReport } from "../proto/disk_report.ts";
+import {
+  type GroupId,
+  groupId,
+  type Lsn,
+  lsn as toLsn,
+  type NodeId,
+  nodeId,
+} from "../proto/ids.ts";
 import { kvConversation } from "../proto/kv_wire.ts";
 import { replicaConversation } from "../proto/replication.ts";
 import type { RouteTable } from "../proto/routes.ts";
@@ -32,6 +42,7 @@ import { type FoundStore, readStore, untilExpendable } from "./backend_start.ts"
 import { BlobIntake } from "./blob_intake.ts";
 import { CopySafety } from "./copy_safety.ts";
 import { ClockWatch, systemUptimeMs } from "./clock_watch.ts";
+import { askHashes, judge } from "./hash_vote.ts";
 import { Metrics } from "./metrics.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
@@ -39,7 +50,8 @@ import { NodeReporter } from "./node_reporter.ts";
 import { opsPort, startOpsServer } from "./ops_server.ts";
 import { type PeerLinks, Peers, secretText } from "./peers.ts";
 import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
-import { fetchSnapshot, SnapshotSource } from "./snapshot_transfer.ts";
+import { Scrubber } from "./scrubber.ts";
+import { fetchBlobFrom, fetchSnapshot, SnapshotSource } from "./snapshot_transfer.ts";
 
 const TICK_MS = 25;
 const HOUSEKEEPING_MS = 1_000;
@@ -47,6 +59,7 @@ const DRAIN_MS = 20_000;
 /** Below this much free space no new writes are taken, so that what is under way can end. */
 const DISK_RESERVE_BYTES = 64 * 1024 * 1024;
 const SWEEP_AFTER_MS = 60_000;
+const QUARANTINE_EVERY_MS = 30_000;
 
 export async function runBackend(context: RoleContext): Promise<RunningRole> {
   const stopping = new AbortController();
@@ -153,6 +166,30 @@ export interface BackendParts {
   /** Null where nobody can tell. */
   readonly uptimeMs?: () => number | null;
   readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
+  /** What outlives the process and is no promise; absent: nothing does. */
+  readonly notes?: BackendNotes;
+}
+
+export interface BackendNotes {
+  /** When everything was last read again, in wall time. */
+  readonly scrubbedMs: number | null;
+  noteScrubbed(wallMs: number): void;
+  readonly quarantine: () => Promise<QuarantineContent>;
+}
+
+function realNotes(dir: string): BackendNotes {
+  const path = `${dir}/scrubbed`;
+  let scrubbedMs: number | null = null;
+  try {
+    scrubbedMs = Number(Deno.readTextFileSync(path)) || null;
+  } catch {
+    // Never, or not known: then soon.
+  }
+  return {
+    scrubbedMs,
+    noteScrubbed: (wallMs) => void Deno.writeTextFile(path, String(wallMs)).catch(() => {}),
+    quarantine: () => quarantineContent(dir),
+  };
 }
 
 function realParts(context: RoleContext, folder: DataFolder): BackendParts {
@@ -165,6 +202,7 @@ function realParts(context: RoleContext, folder: DataFolder): BackendParts {
     peers: new Peers(context),
     openStore: (gid) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer }),
     closeStores: () => writer.close(),
+    notes: realNotes(dataDir),
     fetchSnapshot,
     uptimeMs: systemUptimeMs,
     keepDiverged: async (gid, lines) => {
@@ -188,6 +226,11 @@ export class Backend {
   readonly #peers: PeerLinks;
   readonly #service: BackendService;
   readonly #source: SnapshotSource;
+  readonly #scrubber: Scrubber;
+  #quarantine: QuarantineContent = { count: 0, bytes: 0 };
+  #quarantineAtMs = -Infinity;
+  /** Groups whose states are being compared. */
+  readonly #settling = new Set<GroupId>();
   #reporter: NodeReporter | null = null;
   readonly metrics = new Metrics();
   readonly ready: Promise<void>;
@@ -196,7 +239,6 @@ export class Backend {
   #routes: RouteTable = { version: 0, routes: [] };
   #draining = false;
   #diskFull = false;
-  #problem: string | null = null;
   #blobBytes = 0;
   readonly #clock: ClockWatch;
   #timers: (() => void)[] = [];
@@ -228,7 +270,8 @@ export class Backend {
     this.ready = new Promise((resolve) => this.#markReady = resolve);
     const ranges = new Map(planGroups(config).map((plan) => [groupId(plan.id), plan]));
     const onDiskFull = () => this.#noticeDisk(true);
-    this.#intake = new BlobIntake({ store: blobs, env, onDiskFull });
+    const fetch = fetchBlobFrom({ peers: this.#peers, config, self: self.node });
+    this.#intake = new BlobIntake({ store: blobs, env, onDiskFull, fetch });
     this.#replicas = new BackendGroups({
       folder: parts.folder ?? null,
       self,
@@ -236,8 +279,9 @@ export class Backend {
       env,
       openStore: parts.openStore,
       safety: new CopySafety(context, this.#peers),
+      onMismatch: (shell, lsn) => void this.#settle(shell, lsn),
       onChanged: () => this.#reporter?.reportNow(),
-      makeShell: ({ gid, copy, store, recovered, onDamage }) =>
+      makeShell: ({ gid, copy, store, recovered, onDamage, onMismatch }) =>
         new GroupShell({
           context,
           gid,
@@ -251,6 +295,7 @@ export class Backend {
           intake: this.#intake,
           peers: this.#peers,
           onDamage,
+          onMismatch,
           onRoleChanged: () => this.#reporter?.reportNow(),
           onDiskFull,
           keepDiverged: parts.keepDiverged,
@@ -278,10 +323,22 @@ export class Backend {
       env,
       ioBufferBytes: config.store.io_buffer_bytes,
       routes: () => this.#routes,
-      onDamage: (error) => {
-        this.#problem = error.message.slice(0, 300);
-        env.log("error", "damaged data", { message: error.message });
+      onDamage: (group, error) => {
+        env.log("error", "damaged data", { gid: group.gid, message: error.message });
+        return this.#replicas.unreadable(group, error);
       },
+    });
+    this.#scrubber = new Scrubber({
+      groups: this.#groups,
+      blobs,
+      intake: this.#intake,
+      wal,
+      env,
+      intervalMs: config.store.scrub_hours * 3_600_000,
+      bytesPerSecond: config.store.scrub_bytes_per_second,
+      lastMs: parts.notes?.scrubbedMs ?? null,
+      noteFinished: (wallMs) => parts.notes?.noteScrubbed(wallMs),
+      onDamage: (shell, error) => void this.#replicas.unreadable(shell, error),
     });
     this.#source = new SnapshotSource({ groups: this.#groups, blobs, env });
     this.#reporter = new NodeReporter({
@@ -319,6 +376,15 @@ export class Backend {
         memberDown: ({ gid, node, inc }) =>
           this.#groups.get(gid)?.feed({ kind: "memberDown", node, inc }),
         handOver: ({ gid, to }) => this.#groups.get(gid)?.feed({ kind: "handOver", to }),
+        scrub: ({ start }) => {
+          if (start) void this.#scrubber.runNow();
+          return this.#diskReport();
+        },
+        differs: async ({ gid, lsn }) => {
+          const shell = this.#groups.get(gid);
+          const isRight = shell !== undefined && await this.#isRight(shell, lsn);
+          return { verdict: isRight ? "sound" as const : "damaged" as const };
+        },
       }),
     );
   }
@@ -327,6 +393,7 @@ export class Backend {
     this.#repeat(TICK_MS, () => this.#tick());
     this.#repeat(HOUSEKEEPING_MS, () => this.#keepHouse());
     this.#timers.push(this.#context.env.timer(SWEEP_AFTER_MS, () => void this.#sweepBlobs()));
+    this.#scrubber.start();
     this.#reporter?.start();
   }
 
@@ -341,6 +408,7 @@ export class Backend {
     this.#reporter?.reportNow();
     if (reason === "drain") await this.#handOverAll();
     this.#stopped = true;
+    this.#scrubber.stop();
     this.#reporter?.stop();
     for (const cancel of this.#timers) cancel();
   }
@@ -396,6 +464,7 @@ export class Backend {
       group.maybeAudit();
     }
     void this.#checkDisk();
+    void this.#measureQuarantine();
     void this.#source.removeOld();
   }
 
@@ -431,7 +500,8 @@ export class Backend {
     const { problem } = this.#replicas;
     if (problem !== null) return problem.slice(0, 300);
     for (const group of this.#groups.values()) if (group.problem !== null) return group.problem;
-    return this.#problem;
+    const { finding, damaged, mended } = this.#scrubber.report;
+    return finding !== null && damaged > mended ? `scrubbing found damage: ${finding}` : null;
   }
 
   #report(): StoreReport {
@@ -441,8 +511,76 @@ export class Backend {
       draining: this.#draining,
       logBytes: this.#wal.sizeBytes,
       dataBytes: this.#dataBytes(),
+      disk: this.#diskReport(),
       groups: this.#replicas.reports(),
     };
+  }
+
+  #diskReport(): DiskReport {
+    return {
+      scrub: this.#scrubber.report,
+      rebuilt: this.#replicas.rebuildCount,
+      mended: this.#intake.repairCount,
+      quarantine: this.#quarantine,
+    };
+  }
+
+  async #measureQuarantine(): Promise<void> {
+    const { env } = this.#context, nowMs = env.monotonicMs();
+    if (nowMs - this.#quarantineAtMs < QUARANTINE_EVERY_MS) return;
+    this.#quarantineAtMs = nowMs;
+    try {
+      this.#quarantine = await this.#parts.notes?.quarantine() ?? this.#quarantine;
+    } catch (error) {
+      env.log("warning", "quarantine not measured", { message: String(error) });
+    }
+  }
+
+  /** Our state differs from the primary's as of `lsn`: whoever is wrong begins anew. */
+  async #settle(shell: GroupShell, lsn: Lsn): Promise<void> {
+    const { gid } = shell;
+    const primary = shell.replica.config?.primary.node;
+    if (this.#settling.has(gid) || primary === undefined) return;
+    this.#settling.add(gid);
+    try {
+      if (!await this.#isRight(shell, lsn)) return;
+      const { body } = await this.#peers.of("backend", primary)
+        .call(backendConversation, "differs", { gid, lsn }, undefined, { timeoutMs: 120_000 });
+      if (body.verdict === "damaged" || this.#groups.get(gid) !== shell) return;
+      invariant(
+        false,
+        "A7",
+        () =>
+          `group ${gid}: at entry ${lsn} the state differs from that of primary backend/${primary}, ` +
+          `no majority of the replicas says who is wrong, and both disks are sound`,
+      );
+    } catch (error) {
+      if (error instanceof InvariantViolation) this.#context.env.fatal(error);
+      // Asked again with the next entry at which states are compared.
+      this.#context.env.log("warning", "states not compared", { gid, message: String(error) });
+    } finally {
+      this.#settling.delete(gid);
+    }
+  }
+
+  /** False when our state as of `lsn` is the odd one or our disk is damaged; then it begins anew. */
+  async #isRight(shell: GroupShell, lsn: Lsn): Promise<boolean> {
+    const { gid } = shell, self = this.#self.node;
+    const mine = shell.replica.checks.find((check) => check.lsn === lsn)?.hash;
+    const inSync = shell.replica.config?.inSync ?? [];
+    const members = inSync.map(({ node }) => node).filter((node) => node !== self);
+    const hashes = await askHashes({ gid, lsn, members, peers: this.#peers });
+    if (mine !== undefined) hashes.set(self, mine);
+    const verdict = mine === undefined ? "undecided" : judge(hashes, self);
+    if (verdict === "other") return true;
+    if (verdict === "me") {
+      const message = `The state of group ${gid} as of entry ${lsn} is another than the majority's`;
+      this.#replicas.damaged(shell, new CorruptionError(message, `groups/${gid}.db`, 0));
+      return false;
+    }
+    const damagedBefore = this.#scrubber.report.damaged;
+    await this.#scrubber.runNow();
+    return this.#groups.get(gid) === shell && this.#scrubber.report.damaged === damagedBefore;
   }
 
   #dataBytes(): number {
@@ -522,6 +660,32 @@ export class Backend {
     this.metrics.read("penncloud_group_checkpoint_lsn", {
       help: "The last log entry that is in the checkpoint",
       value: perGroup((group) => group.store.checkpointLsn),
+    });
+    this.metrics.read("penncloud_scrub_rounds_total", {
+      help: "Times that everything stored was read again",
+      type: "counter",
+      value: () => this.#scrubber.report.rounds,
+    });
+    this.metrics.read("penncloud_scrub_finished_seconds", {
+      help: "When the last round of scrubbing ended, in seconds since 1970; 0 for never",
+      value: () => Math.round((this.#scrubber.report.finishedMs ?? 0) / 1000),
+    });
+    this.metrics.read("penncloud_scrub_bytes", {
+      help: "Bytes read by the round of scrubbing under way, or the last one",
+      value: () => this.#scrubber.report.bytes,
+    });
+    this.metrics.read("penncloud_scrub_damaged", {
+      help: "Damage found by the round of scrubbing under way, or the last one",
+      value: () => this.#scrubber.report.damaged,
+    });
+    this.metrics.read("penncloud_values_mended_total", {
+      help: "Files of large values that were fetched anew from another member",
+      type: "counter",
+      value: () => this.#intake.repairCount,
+    });
+    this.metrics.read("penncloud_quarantine_bytes", {
+      help: "Damaged files that were moved aside",
+      value: () => this.#quarantine.bytes,
     });
     this.metrics.read("penncloud_replica_rebuilds_total", {
       help: "Damaged replicas that were begun anew",

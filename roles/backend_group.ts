@@ -65,6 +65,8 @@ export interface GroupShellOptions {
   readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
   /** What this replica has on disk is damaged: it must not go on as the member that it is. */
   readonly onDamage: (error: CorruptionError) => void;
+  /** As of this entry our state is another than the primary's. */
+  readonly onMismatch: (lsn: Lsn) => void;
 }
 
 interface PendingWrite {
@@ -74,6 +76,8 @@ interface PendingWrite {
 
 const RETRY_MS = 500;
 const RECORD_TIMEOUT_MS = 900;
+/** Who was heard this lately is taken to be there. */
+const COMPANY_MS = 3_000;
 /** Readers of a large value may still be at it when its cell is overwritten. */
 const BLOB_GRACE_MS = 60_000;
 const DIVERGED_BYTES_MAX = 16 * 1024 * 1024;
@@ -145,6 +149,16 @@ export class GroupShell {
 
   get store(): CheckpointedStore {
     return this.#store;
+  }
+
+  /** Whether somebody else in sync is there at this moment, who could go on without us. */
+  get hasCompany(): boolean {
+    const { role, config, progress } = this.#replica;
+    if (config === null) return false;
+    if (role !== "primary") return progress.silentMs < COMPANY_MS;
+    return progress.peers.some(({ node, leaseMs }) =>
+      leaseMs > 0 && config.inSync.some((member) => member.node === node)
+    );
   }
 
   /** What this replica goes by as a member. */
@@ -340,8 +354,8 @@ export class GroupShell {
       case "diverged":
         return this.#keepDiverged(effect.entries, effect.reason);
       case "hashMismatch":
-        this.problem = `group ${this.gid}: its state differs from the primary's at ${effect.lsn}`;
         this.#log("error", "replicas differ", { lsn: effect.lsn, mine: effect.mine });
+        this.#options.onMismatch(effect.lsn);
         return;
       case "roleChanged":
         this.#log("info", "role", { role: effect.role, epoch: effect.epoch });
@@ -487,11 +501,22 @@ export class GroupShell {
     for (const entry of entries) {
       const found = new Map<string, Uint8Array | null>();
       for (const { blob } of blobsOf(entry.command)) {
-        found.set(blob, await this.#options.intake.read(blob));
+        found.set(blob, await this.#readForPeer(blob));
       }
       values.push(found);
     }
     this.#sendAppend(to, message, entries, values);
+  }
+
+  /** Null when the file is gone, or beyond help here: then the peer will ask others for it. */
+  async #readForPeer(blob: string): Promise<Uint8Array | null> {
+    const { intake } = this.#options;
+    try {
+      return await intake.read(blob);
+    } catch (error) {
+      if (!(error instanceof CorruptionError)) throw error;
+      return await intake.readWhole(this.gid, blob).catch(() => null);
+    }
   }
 
   #sendAppend(

@@ -15,7 +15,7 @@ import type { Env } from "../kv/env.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import type { Self } from "../kv/replica.ts";
 import type { GroupReport } from "../proto/control.ts";
-import { epoch, type GroupId, lsn, type StoreId } from "../proto/ids.ts";
+import { epoch, type GroupId, type Lsn, lsn, type StoreId } from "../proto/ids.ts";
 import type { GroupConfig } from "../proto/replication.ts";
 import type { GroupShell } from "./backend_group.ts";
 import { RecoveredGroup } from "./backend_recovery.ts";
@@ -35,7 +35,10 @@ export interface BackendGroupsOptions {
     readonly store: CheckpointedStore;
     readonly recovered: RecoveredGroup;
     readonly onDamage: (error: CorruptionError) => void;
+    readonly onMismatch: (lsn: Lsn) => void;
   }) => GroupShell;
+  /** Finds out whose state is wrong when ours and the primary's differ. */
+  readonly onMismatch: (shell: GroupShell, lsn: Lsn) => void;
   /** Something that the coordinator should hear of at once. */
   readonly onChanged: () => void;
 }
@@ -117,6 +120,21 @@ export class BackendGroups {
     this.#suspect(gid, { copy: shell.copy, config, damage, retired });
   }
 
+  /**
+   * Something of the group cannot be read any more. False when nobody else is there: then what can be
+   * read goes on being read.
+   */
+  unreadable(shell: GroupShell, damage: CorruptionError): boolean {
+    if (this.shells.get(shell.gid) !== shell) return true;
+    if (!shell.hasCompany) {
+      shell.problem =
+        `group ${shell.gid}: ${damage.message}. No other replica is there to heal it from`;
+      return false;
+    }
+    this.damaged(shell, damage);
+    return true;
+  }
+
   async close(): Promise<void> {
     this.#closing.abort();
     await Promise.allSettled(this.#healing);
@@ -133,6 +151,7 @@ export class BackendGroups {
       store,
       recovered,
       onDamage: (error) => this.damaged(shell, error),
+      onMismatch: (lsn) => this.#options.onMismatch(shell, lsn),
     });
     this.shells.set(gid, shell);
   }

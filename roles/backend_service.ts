@@ -37,7 +37,11 @@ export interface BackendServiceOptions {
   /** Bytes of large values that may be under way at once. */
   readonly ioBufferBytes: number;
   readonly routes: () => RouteTable;
-  readonly onDamage: (error: CorruptionError) => void;
+  /**
+   * A cell of the group cannot be read. True when its replica here takes no further part, so that the
+   * next primary should be asked; false when there is nobody else to ask.
+   */
+  readonly onDamage: (group: GroupShell, error: CorruptionError) => boolean;
 }
 
 const HOPS_MAX = 1;
@@ -81,7 +85,7 @@ export class BackendService {
     get: (body, payload) =>
       this.#read("get", body, payload, spanOfRow(body.row), (group) => {
         const { appliedLsn } = group.replica.state;
-        return this.#cellAnswer(group.store.get(body.row, body.column), appliedLsn);
+        return this.#cellAnswer(group, group.store.get(body.row, body.column), appliedLsn);
       }),
     getRow: (body, payload) =>
       this.#read("getRow", body, payload, spanOfRow(body.row), (group) => {
@@ -117,7 +121,8 @@ export class BackendService {
         const plan = this.#plans.get(gid)!;
         if (inRange(row, plan.startKey, plan.endKey)) {
           const { appliedLsn } = group.replica.state;
-          return this.#cellAnswer(group.store.get(row, column), appliedLsn);
+          const cell = this.#guarded(group, () => group.store.get(row, column));
+          return this.#cellAnswer(group, cell, appliedLsn);
         }
       }
       return { lsn: toLsn(0), cell: null };
@@ -131,6 +136,7 @@ export class BackendService {
           epoch,
           appliedLsn: state.appliedLsn,
           hash: state.hash,
+          checks: [...group.replica.checks],
           rows,
           cells,
         };
@@ -275,7 +281,7 @@ export class BackendService {
   ): T | Promise<T> {
     this.requestCount += 1;
     const group = "row" in body ? this.#groupOf(body.gid, body.row) : this.#groupAt(body.gid);
-    const run = () => this.#guarded(() => answer(group));
+    const run = () => this.#guarded(group, () => answer(group));
     // Snapshots are kept by the primary alone.
     const bound = "snapshot" in body && body.snapshot !== undefined ? undefined : body.bound;
     if (bound !== undefined && group.satisfies(bound)) return run();
@@ -284,22 +290,27 @@ export class BackendService {
     return group.read(span, run);
   }
 
-  #cellAnswer(cell: StoredCell | undefined, lsn: Lsn): CellAnswer | Promise<CellAnswer> {
+  #cellAnswer(
+    group: GroupShell,
+    cell: StoredCell | undefined,
+    lsn: Lsn,
+  ): CellAnswer | Promise<CellAnswer> {
     if (cell === undefined) return { body: { lsn, cell: null }, payload: EMPTY };
     const { version, size, crc, value } = cell;
     const body = { lsn, cell: { version, size, crc } };
     return isBlobRef(value)
-      ? this.#readLarge(value.blob).then((payload) => ({ body, payload }))
+      ? this.#readLarge(group, value.blob, crc).then((payload) => ({ body, payload }))
       : { body, payload: value };
   }
 
-  async #readLarge(blob: string): Promise<Uint8Array> {
+  /** A file that is damaged is fetched anew from another member, if any has it. */
+  async #readLarge(group: GroupShell, blob: string, crc: number): Promise<Uint8Array> {
     try {
-      const bytes = await this.#options.intake.read(blob);
-      if (bytes !== null) return bytes;
-      throw new CorruptionError("The file of a value is missing", blob, 0);
+      const bytes = await this.#options.intake.readWhole(group.gid, blob);
+      if (crc32(bytes) === crc) return bytes;
+      throw new CorruptionError("The file of a value is another value's", blob, 0);
     } catch (error) {
-      throw this.#damage(error);
+      throw this.#damage(group, error);
     }
   }
 
@@ -320,17 +331,17 @@ export class BackendService {
     return { body: { ...answer, snapshot: { gid, lsn } }, payload };
   }
 
-  #guarded<T>(read: () => T): T {
+  #guarded<T>(group: GroupShell, read: () => T): T {
     try {
       return read();
     } catch (error) {
-      throw this.#damage(error);
+      throw this.#damage(group, error);
     }
   }
 
-  #damage(error: unknown): unknown {
+  #damage(group: GroupShell, error: unknown): unknown {
     if (!(error instanceof CorruptionError)) return error;
-    this.#options.onDamage(error);
+    if (this.#options.onDamage(group, error)) return this.#wrongTablet(group.gid);
     return new KvError("corrupted", error.message, { cause: error });
   }
 
@@ -349,11 +360,13 @@ export class BackendService {
     for (const plan of plans) {
       if (plan.endKey !== null && !inRange(plan.endKey, at, null)) continue;
       if (plan.endKey === at) continue;
-      const gid = groupId(plan.id), { store } = this.#options.groups.get(gid)!;
+      const gid = groupId(plan.id), group = this.#options.groups.get(gid)!;
       const range = body.after === undefined
         ? { from: { row: body.start, column: "" } }
         : { from: body.after, inclusive: false };
-      for (const cell of store.range(range)) {
+      const wanted = body.limit - cells.length + 1;
+      const found = this.#guarded(group, () => firstOf(group.store.range(range), wanted));
+      for (const cell of found) {
         if (cells.length >= body.limit) {
           const { row, column } = cells.at(-1)!;
           return { cells, next: { row, column } };
@@ -376,6 +389,12 @@ export class BackendService {
 }
 
 const EMPTY = new Uint8Array();
+
+function firstOf<T>(items: Iterable<T>, count: number): T[] {
+  const first: T[] = [];
+  for (const item of items) if (first.push(item) >= count) break;
+  return first;
+}
 
 interface CellAnswer {
   readonly body: z.infer<typeof GetReply>;

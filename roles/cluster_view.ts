@@ -110,6 +110,7 @@ export class ClusterView {
         memoryBytes: report?.memoryBytes ?? 0,
         logBytes: report?.store?.logBytes ?? null,
         dataBytes: report?.store?.dataBytes ?? null,
+        disk: report?.store?.disk ?? null,
         connections: report?.connections ?? null,
         primaryOf: isBackend ? primaryOf.get(entry.id) ?? [] : [],
         secondaryOf: isBackend ? secondaryOf.get(entry.id) ?? [] : [],

@@ -10,10 +10,12 @@ import type { CheckpointedStore } from "../kv/cell_store.ts";
 import type { BlobStore } from "../kv/disk/blob_store.ts";
 import { SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
 import { type Env, freshId } from "../kv/env.ts";
-import { KvError } from "../kv/errors.ts";
+import { CorruptionError, KvError } from "../kv/errors.ts";
 import { type GroupId, lsn as toLsn, type NodeId } from "../proto/ids.ts";
 import { transferConversation } from "../proto/transfer.ts";
+import { type ClusterConfig, planGroups } from "../proto/cluster_config.ts";
 import type { GroupShell } from "./backend_group.ts";
+import type { FetchBlob } from "./blob_intake.ts";
 import type { Handlers } from "./net/rpc_service.ts";
 import { RpcError } from "./net/rpc_error.ts";
 import type { PeerLinks } from "./peers.ts";
@@ -74,8 +76,14 @@ export class SnapshotSource {
       return {};
     },
     blob: async ({ blob }) => {
+      // What is damaged here is no error to the one who asks: somebody else may have it.
       if (!await this.#blobs.has(blob)) return { found: false };
-      return { body: { found: true }, payload: await this.#blobs.get(blob) };
+      try {
+        return { body: { found: true }, payload: await this.#blobs.get(blob) };
+      } catch (error) {
+        if (error instanceof CorruptionError) return { found: false, damaged: true };
+        throw error;
+      }
     },
   };
 
@@ -137,7 +145,8 @@ export async function fetchSnapshot(options: {
     if (await blobs.has(blob)) continue;
     await withRetries(env, async () => {
       const answer = await peer.call(transferConversation, "blob", { gid, blob });
-      // Overwritten since; the log behind the checkpoint says so.
+      // Overwritten since, and the log behind the checkpoint says so; or damaged there, and then
+      // reading or scrubbing it here will ask the others.
       if (answer.body.found) await blobs.put(blob, answer.payload);
     });
   }
@@ -146,6 +155,29 @@ export async function fetchSnapshot(options: {
     return openStore();
   });
   env.log("info", "installed a checkpoint", { gid, lsn: toLsn(lsn) });
+}
+
+/** A value from whichever other backend has it, for one whose own file is damaged. */
+export function fetchBlobFrom(options: {
+  peers: PeerLinks;
+  config: ClusterConfig;
+  self: NodeId;
+}): FetchBlob {
+  const { peers, config, self } = options;
+  const plans = planGroups(config);
+  return async (gid, blob) => {
+    for (const node of plans.find((plan) => plan.id === gid)?.members ?? []) {
+      if (node === self) continue;
+      try {
+        const { body, payload } = await peers.of("backend", node, "bulk")
+          .call(transferConversation, "blob", { gid, blob }, undefined, { timeoutMs: 10_000 });
+        if (body.found) return payload;
+      } catch {
+        // The next one may have it.
+      }
+    }
+    return null;
+  };
 }
 
 async function withRetries<T>(env: Env, run: () => Promise<T>): Promise<T> {

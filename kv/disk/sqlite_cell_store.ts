@@ -15,7 +15,7 @@
  * `crc` is the value's, `sum` that of everything else in the cell: see checkpoint_sums.ts.
  */
 import { crc32 } from "node:zlib";
-import type { DatabaseSync, StatementSync } from "node:sqlite";
+import { DatabaseSync, type StatementSync } from "node:sqlite";
 import type { GroupId, Lsn } from "../../proto/ids.ts";
 import { lsn as toLsn, version } from "../../proto/ids.ts";
 import {
@@ -24,6 +24,7 @@ import {
   type CheckpointedStore,
   isBlobRef,
   type StoredCell,
+  type VerifiedCell,
 } from "../cell_store.ts";
 import { CELL_OVERHEAD_BYTES, memoryBytes, owned } from "../cell_memory.ts";
 import { CorruptionError } from "../errors.ts";
@@ -39,14 +40,17 @@ import {
   storedBlobs,
 } from "./checkpoint_file.ts";
 import { cellSum } from "./checkpoint_sums.ts";
-import { type CheckpointWriter, packCells } from "./checkpoint_writer.ts";
+import { CheckpointWriter, packCells } from "./checkpoint_writer.ts";
 import { RealDisk } from "./disk.ts";
 
 export { CacheBudget } from "./cache_budget.ts";
 export { CheckpointWriter } from "./checkpoint_writer.ts";
 
+const CELL_COLUMNS = "SELECT row, col, ver, size, crc, val, blob, sum FROM cells WHERE";
 const PAGE_ROWS_MIN = 16;
 const PAGE_ROWS_MAX = 512;
+/** Scrubbing goes on beside requests, so it reads less at a time. */
+const VERIFY_PAGE_ROWS = 64;
 
 /** Null marks a deletion. */
 type Overlay = SortedCells<StoredCell | null>;
@@ -103,7 +107,7 @@ export class SqliteCellStore implements CheckpointedStore {
     this.#writer = options.writer;
     this.#cachePrefix = `${options.gid}\0`;
     this.#db = openDatabase(this.path);
-    const columns = "SELECT row, col, ver, size, crc, val, blob, sum FROM cells WHERE";
+    const columns = CELL_COLUMNS;
     const ascending = "ORDER BY row, col LIMIT ?",
       descending = "ORDER BY row DESC, col DESC LIMIT ?";
     this.#select = this.#db.prepare(`${columns} row = ? AND col = ?`);
@@ -276,9 +280,25 @@ export class SqliteCellStore implements CheckpointedStore {
    * Reads every stored cell and says which fail their checksums; go on in slices. Cells that cannot
    * be reached any more do not turn up here: `checkFile` finds those.
    */
-  *verify(): Iterable<CellPosition & { damaged: boolean }> {
-    for (const row of this.#rows({})) {
-      yield { row: row.row, column: row.col, damaged: !isSound(row) };
+  *verify(): Iterable<VerifiedCell> {
+    // Over a connection of its own, because the other one has pages in memory that the disk has lost.
+    const db = this.#reading(() => new DatabaseSync(this.path, { readOnly: true }));
+    try {
+      const next = this.#reading(() =>
+        db.prepare(`${CELL_COLUMNS} (row, col) > (?, ?) ORDER BY row, col LIMIT ?`)
+      );
+      for (let { row, column } = FIRST;;) {
+        const page = this.#reading(() =>
+          next.all(row, column, VERIFY_PAGE_ROWS)
+        ) as unknown as CellRow[];
+        for (const cell of page) {
+          ({ row, col: column } = cell);
+          yield { row, column, damaged: !isSound(cell), bytes: cell.val?.length ?? 0 };
+        }
+        if (page.length < VERIFY_PAGE_ROWS) return;
+      }
+    } finally {
+      db.close();
     }
   }
 
@@ -288,8 +308,14 @@ export class SqliteCellStore implements CheckpointedStore {
    * @throws {CorruptionError}
    */
   async checkFile(): Promise<void> {
-    const problem = await this.#writer.check(this.path);
-    if (problem !== null) throw new CorruptionError(problem, this.path, 0);
+    // A worker of its own: a large file takes long, and checkpoints must not wait for it.
+    const checker = new CheckpointWriter();
+    try {
+      const problem = await checker.check(this.path);
+      if (problem !== null) throw new CorruptionError(problem, this.path, 0);
+    } finally {
+      await checker.close();
+    }
   }
 
   close(): void {

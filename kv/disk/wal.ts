@@ -16,13 +16,13 @@
  * should exit.
  */
 import type { GroupId, Lsn } from "../../proto/ids.ts";
-import { KvError } from "../errors.ts";
+import { type CorruptionError, KvError } from "../errors.ts";
 import { InvariantViolation } from "../invariant.ts";
 import { mutated } from "../mutant.ts";
 import { type Disk, DiskFailedError, isDiskFull } from "./disk.ts";
 import { BatchEncoder } from "./wal_batch.ts";
 import { GroupLog, WalIndex } from "./wal_index.ts";
-import { readRun, type StoredEntry } from "./wal_read.ts";
+import { readRun, type StoredEntry, verifySegment } from "./wal_read.ts";
 import {
   encodeSegmentHeader,
   payloadRecordBytes,
@@ -88,6 +88,8 @@ export class Wal {
   #collecting: Promise<void> | null = null;
   #failure: DiskFailedError | null = null;
   #closed = false;
+  /** This segment and those before it go as soon as checkpoints hold what they hold; 0 for none. */
+  #damagedSegment = 0;
   /** The sync that the mutant "batch-before-sync" does not wait for before the next write. */
   #lateSync: Promise<void> | null = null;
   readonly #stats = {
@@ -239,6 +241,27 @@ export class Wal {
     this.#collecting ??= this.#collect().finally(() => this.#collecting = null);
   }
 
+  /**
+   * Reads all durable records again, a window at a time; `onBytes` is awaited in between and sets the
+   * pace. Says where the first damage is, or null.
+   */
+  async verify(onBytes: (bytes: number) => Promise<void>): Promise<CorruptionError | null> {
+    for (const segment of [...this.#segments]) {
+      if (segment.deleted) continue;
+      const damage = await this.#withReader(segment, () => verifySegment(segment, onBytes));
+      if (damage !== null && !segment.deleted) {
+        this.#damagedSegment = segment.number;
+        return damage;
+      }
+    }
+    return null;
+  }
+
+  /** Whether a segment that `verify` found damaged is still there. */
+  get isDamaged(): boolean {
+    return this.#segments.some(({ number }) => number <= this.#damagedSegment);
+  }
+
   /** Resolves once the deletions that `release` began have ended, for better or worse. */
   async collected(): Promise<void> {
     await this.#collecting;
@@ -327,8 +350,9 @@ export class Wal {
     const last = this.#segments.at(-1);
     // A seal stays with the batch that it seals: a segment before the last must end with a whole one.
     const isSeal = appends.length === 0;
-    const rolls = last === undefined || !isSeal && last.bytes > SEGMENT_HEADER_BYTES &&
-        last.bytes + bytes > this.#options.segmentBytes;
+    const isFull = last !== undefined && last.bytes > SEGMENT_HEADER_BYTES &&
+      last.bytes + bytes > this.#options.segmentBytes;
+    const rolls = last === undefined || !isSeal && (isFull || last.number <= this.#damagedSegment);
     const segment = rolls ? await this.#guard(() => this.#newSegment()) : last;
     const startOffset = rolls ? SEGMENT_HEADER_BYTES : segment.bytes;
     const batch = this.#lastBatch + 1;
@@ -481,7 +505,8 @@ export class Wal {
     const oldest = this.#segments[0];
     if (this.#closed || this.#failure !== null) return false;
     if (oldest === undefined || this.#segments.length < 2) return false;
-    if (this.sizeBytes - oldest.bytes < this.#options.keepBytes) return false;
+    const isKept = this.sizeBytes - oldest.bytes < this.#options.keepBytes;
+    if (isKept && oldest.number > this.#damagedSegment) return false;
     for (const group of this.#index.groups.values()) {
       if (group.needsSegment(oldest.number)) return false;
     }

@@ -1,8 +1,8 @@
-/** Reading entries back from a segment, for a replica that lags. */
+/** Reading a segment again: entries for a replica that lags, or all of it to see whether it is sound. */
 import type { Epoch, Lsn } from "../../proto/ids.ts";
 import { CorruptionError } from "../errors.ts";
 import type { Run } from "./wal_index.ts";
-import { FLAG_CONTINUES, joinPieces, TYPES } from "./wal_record.ts";
+import { FLAG_CONTINUES, joinPieces, SEGMENT_HEADER_BYTES, TYPES } from "./wal_record.ts";
 import { type Segment, SegmentReader } from "./wal_segment.ts";
 
 export interface StoredEntry {
@@ -59,6 +59,32 @@ export async function readRun(options: ReadRunOptions): Promise<StoredEntry[]> {
     nextLsn++;
   }
   return entries;
+}
+
+/** Whether the durable part of a segment reads back as it was written. */
+export async function verifySegment(
+  segment: Segment,
+  onBytes: (bytes: number) => Promise<void>,
+): Promise<CorruptionError | null> {
+  const { file, seed, path, bytes: endOffset } = segment;
+  const reader = new SegmentReader(file, { seed, startOffset: SEGMENT_HEADER_BYTES, endOffset });
+  let doneOffset = 0;
+  for (;;) {
+    const status = reader.next();
+    if (status === "end") return null;
+    if (status === "damaged") {
+      return new CorruptionError("A record of the log fails its checksum", path, reader.offset);
+    }
+    if (status !== "refill") continue;
+    await onBytes(reader.offset - doneOffset);
+    doneOffset = reader.offset;
+    try {
+      await reader.refill();
+    } catch {
+      // Shorter than what was written to it.
+      return new CorruptionError("A segment of the log was cut off", path, reader.offset);
+    }
+  }
 }
 
 function damaged(lsn: number, segment: Segment, offset: number): CorruptionError {

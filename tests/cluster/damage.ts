@@ -14,20 +14,17 @@ export async function flipBit(path: string, offset: number, bit = 0): Promise<vo
   await file.sync();
 }
 
-/** Finds `text` in a file and flips a bit of its middle. False when it is not there. */
-export async function flipInside(path: string, text: string): Promise<boolean> {
-  const bytes = await Deno.readFile(path);
-  const found = indexOf(bytes, new TextEncoder().encode(text));
-  if (found === -1) return false;
-  await flipBit(path, found + (text.length >> 1), 2);
-  return true;
-}
-
-function indexOf(bytes: Uint8Array, wanted: Uint8Array): number {
+/** Flips a bit in every place of a file that holds `text`. False when there is none. */
+export async function flipAll(path: string, text: string): Promise<boolean> {
+  const bytes = await Deno.readFile(path), wanted = new TextEncoder().encode(text);
+  let found = false;
   for (let at = bytes.indexOf(wanted[0]!); at !== -1; at = bytes.indexOf(wanted[0]!, at + 1)) {
-    if (wanted.every((byte, i) => bytes[at + i] === byte)) return at;
+    if (!wanted.every((byte, i) => bytes[at + i] === byte)) continue;
+    await flipBit(path, at + (text.length >> 1), 2);
+    found = true;
+    at += text.length;
   }
-  return -1;
+  return found;
 }
 
 /** Files below a folder, by path, sorted. */

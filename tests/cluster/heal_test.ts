@@ -10,8 +10,22 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { encodeText, put } from "../../kv/kv.ts";
 import { eventually } from "../eventually.ts";
-import { allHealthy, metricOf, replicasEqual, statusOf } from "./cluster_calls.ts";
-import { copyFolder, filesBelow, flipBit, lastSegment, quarantineReasons } from "./damage.ts";
+import {
+  allHealthy,
+  metricOf,
+  primaryOf,
+  replicasEqual,
+  statusOf,
+  tabletOf,
+} from "./cluster_calls.ts";
+import {
+  copyFolder,
+  filesBelow,
+  flipAll,
+  flipBit,
+  lastSegment,
+  quarantineReasons,
+} from "./damage.ts";
 import { startCluster, type TestCluster } from "./harness.ts";
 import { Workload } from "./workload.ts";
 
@@ -50,11 +64,11 @@ async function whileStopped(cluster: TestCluster, damage: (dir: string) => Promi
   await cluster.restart(VICTIM);
 }
 
-async function stopInGoodOrder(cluster: TestCluster): Promise<void> {
-  await cluster.drain(VICTIM);
+async function stopInGoodOrder(cluster: TestCluster, node = VICTIM): Promise<void> {
+  await cluster.drain(node);
   await eventually(
-    async () => (await cluster.process(VICTIM)).pid === null,
-    `${VICTIM} to stop`,
+    async () => (await cluster.process(node)).pid === null,
+    `${node} to stop`,
     { withinMs: 35_000 },
   );
 }
@@ -196,4 +210,118 @@ Deno.test("a damaged store that might be the only whole one waits, says for whom
   await healed(cluster);
   const cell = await cluster.kv.get("lamp", "c7");
   assert.deepEqual(cell?.value, encodeText("lamp 7 ".repeat(50)));
+});
+
+/** A cell's value as readers get it, whoever is asked. */
+async function readText(cluster: TestCluster, row: string, column: string): Promise<string> {
+  const cell = await cluster.kv.get(row, column, { deadlineMs: 20_000 });
+  return new TextDecoder().decode(cell!.value);
+}
+
+/** Flips a bit of the text `inside` in the file of a running node, on the disk and in its cache. */
+async function damageStored(cluster: TestCluster, node: string, gid: number, inside: string) {
+  const dir = join(cluster.dir, node.replace("/", "-"), "groups");
+  const hits = [];
+  for (const suffix of ["", "-wal"]) {
+    const path = join(dir, `${gid}.db${suffix}`);
+    if (await Deno.stat(path).then(() => true, () => false)) hits.push(await flipAll(path, inside));
+  }
+  assert(hits.includes(true), `"${inside}" is not in the checkpoint of group ${gid}`);
+}
+
+Deno.test("a running primary that reads a damaged cell gives the office away, and the reader the right value", async () => {
+  await using cluster = await startWithData();
+  const { groupId } = await tabletOf(cluster, "lamp");
+  const leader = await primaryOf(cluster, "lamp");
+  // What is in memory is right still, so it starts anew; opening does not look at values.
+  await stopInGoodOrder(cluster, leader);
+  await damageStored(cluster, leader, groupId, "lamp 7 lamp 7");
+  await cluster.restart(leader);
+  await eventually(
+    async () => await primaryOf(cluster, "lamp").catch(() => "") === leader,
+    "the office to come back",
+    { withinMs: 40_000, everyMs: 200 },
+  );
+  await allHealthy(cluster);
+  assert.equal(await readText(cluster, "lamp", "c7"), "lamp 7 ".repeat(50));
+  await eventually(
+    async () => (await metricOf(cluster, leader, "penncloud_replica_rebuilds_total")) === 1,
+    "the damaged replica to begin anew",
+    { withinMs: 20_000, everyMs: 100 },
+  );
+  await allHealthy(cluster);
+  await replicasEqual(cluster);
+  const others = (await statusOf(cluster)).tablets.filter((tablet) => tablet.groupId !== groupId);
+  assert(others.every(({ epoch }) => epoch < 8), "the node's other groups went on");
+  assert.equal(await readText(cluster, "lamp", "c7"), "lamp 7 ".repeat(50));
+});
+
+Deno.test("a damaged or missing file of a large value is mended from another member, for the reader at once", async () => {
+  await using cluster = await startWithData();
+  for (const node of ["backend/0", "backend/1", "backend/2"]) {
+    await cluster.crash(node);
+    await cluster.waitReady(node);
+  }
+  await allHealthy(cluster);
+  for (const [row, damage] of [["barn", "flip"], ["lamp", "cut"], ["tree", "remove"]] as const) {
+    const leader = await primaryOf(cluster, row);
+    const blobs = await filesBelow(join(cluster.dir, leader.replace("/", "-"), "blobs"));
+    for (const path of blobs) {
+      if (damage === "flip") await flipBit(path, 100_000);
+      else if (damage === "cut") await Deno.truncate(path, 5_000);
+      else await Deno.remove(path);
+    }
+    const cell = await cluster.kv.get(row, "large", { deadlineMs: 20_000 });
+    assert.deepEqual(cell?.value, new Uint8Array(200_000).fill(row.charCodeAt(0)), damage);
+    assert(await metricOf(cluster, leader, "penncloud_values_mended_total") >= 1);
+    assert.equal(
+      (await cluster.penncloud(["admin", "verify"])).code,
+      1,
+      "the others are mended now",
+    );
+    assert.equal((await cluster.penncloud(["admin", "verify"])).code, 0, "and then all is sound");
+  }
+});
+
+Deno.test("admin verify finds what nobody read: cells, values and log of running replicas heal", async () => {
+  await using cluster = await startWithData();
+  const sound = await cluster.penncloud(["admin", "verify", "--json"]);
+  assert.equal(sound.code, 0, sound.stderr + sound.stdout);
+  const { disks, groups } = JSON.parse(sound.stdout);
+  assert.equal(disks.length, 3);
+  for (const { disk } of disks) {
+    assert(disk.scrub.cells >= 90 && disk.scrub.values === 3 && disk.scrub.bytes > 600_000);
+  }
+  assert(groups.every((group: { verdict: string }) => group.verdict === "equal"));
+
+  await damageStored(cluster, "backend/0", 3, "tree 3 tree 3");
+  const log = await lastSegment(join(cluster.dir, "backend-2"));
+  await flipBit(log, Math.floor((await Deno.stat(log)).size / 3));
+  const [blob] = await filesBelow(join(cluster.dir, "backend-1/blobs"));
+  await flipBit(blob!, 150_000);
+  const found = await cluster.penncloud(["admin", "verify", "--json"]);
+  assert.equal(found.code, 1, found.stdout);
+  const findings = JSON.parse(found.stdout).disks;
+  assert.match(findings[0].disk.scrub.finding, /fails its checksum|checkpoint/);
+  assert.match(findings[1].disk.scrub.finding, /blob/);
+  assert.match(findings[2].disk.scrub.finding, /log/);
+  assert.equal(findings[1].disk.scrub.mended, 1);
+  assert.equal(findings[2].disk.scrub.mended, 1);
+  await allHealthy(cluster);
+  await replicasEqual(cluster);
+  await eventually(
+    async () => (await cluster.penncloud(["admin", "verify"])).code === 0,
+    "everything to be sound again",
+    { withinMs: 30_000, everyMs: 500 },
+  );
+  const { nodes } = await statusOf(cluster);
+  const disk = nodes.find((node) => node.name === "backend/0")!.disk!;
+  assert.equal(disk.rebuilt, 1);
+  assert(disk.scrub.finishedMs !== null && disk.scrub.rounds >= 2);
+  // The log of backend/2 goes on behind what was damaged.
+  await put(cluster.kv, "barn", "after", "x");
+  await cluster.crash("backend/2");
+  await cluster.waitReady("backend/2");
+  await allHealthy(cluster);
+  assert.deepEqual(await quarantineReasons(join(cluster.dir, "backend-2")), []);
 });

@@ -6,7 +6,8 @@ import type { ClusterStatus, NodeStatus, TabletStatus } from "../../../proto/clu
 import { compareKeys } from "../../../kv/key_order.ts";
 import type { BadgeProps } from "../../ui/components/badge.tsx";
 import type { IconName } from "../../ui/icons/icon_names.ts";
-import { plural } from "../../ui/format.ts";
+import type { ScrubReport } from "../../../proto/disk_report.ts";
+import { formatFullDate, formatSize, plural } from "../../ui/format.ts";
 import { listed } from "./spans.ts";
 
 export type NodeState = NodeStatus["state"];
@@ -216,6 +217,16 @@ function withoutFrontend(status: ClusterStatus, node: NodeStatus): Consequence {
       "stay logged in; uploads resume there.",
     weight: "none",
   };
+}
+
+/** What reading everything on the disk again has found, in a few words. */
+export function scrubText({ state, bytes, finishedMs, damaged, finding }: ScrubReport): string {
+  const found = damaged === 0 ? "" : `, damage found: ${finding}`;
+  if (state !== "idle") return `under way, ${formatSize(bytes)} so far${found}`;
+  if (finishedMs === null) return "not yet";
+  return `${formatFullDate(finishedMs)}, ${
+    damaged === 0 ? "all sound" : `damage found: ${finding}`
+  }`;
 }
 
 const ids = (tablets: readonly TabletStatus[]) => listed(tablets.map((tablet) => tablet.id));

@@ -16,7 +16,7 @@ import {
   Waiting,
 } from "./console_parts.tsx";
 import { NodeButtons } from "./node_actions.tsx";
-import { membersOf, rangeOf, runs, withoutNode } from "./node_facts.ts";
+import { membersOf, rangeOf, runs, scrubText, withoutNode } from "./node_facts.ts";
 import { Sparkline } from "./sparkline.tsx";
 import { formatRate, formatSpan } from "./spans.ts";
 import { Fact } from "./tablet_band.tsx";
@@ -144,6 +144,10 @@ function Facts({ node }: { node: NodeStatus }): JSX.Element {
       {node.logBytes !== null && <Fact term="Log">{formatSize(node.logBytes)}</Fact>}
       {node.dataBytes !== null && (
         <Fact term="Checkpoints and large values">{formatSize(node.dataBytes)}</Fact>
+      )}
+      {node.disk != null && <Fact term="Disk read again">{scrubText(node.disk.scrub)}</Fact>}
+      {node.disk != null && node.disk.quarantine.count > 0 && (
+        <Fact term="Damaged files kept aside">{formatSize(node.disk.quarantine.bytes)}</Fact>
       )}
       {node.connections !== null && <Fact term="Open requests">{node.connections}</Fact>}
     </dl>
