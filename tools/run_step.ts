@@ -47,6 +47,7 @@ export const QUICK_TESTS = [
   "tools",
   "checkers",
   "faults",
+  "bench",
 ]
   .map((name) => `tests/${name}`);
 export const TESTS_CONFIG = "tests/deno.json";
