@@ -1,5 +1,6 @@
 /** `penncloud admin …`: what the cluster is doing, and orders to its nodes. */
 import type { NodeEntry } from "../proto/cluster_config.ts";
+import { shownColumn } from "../kv/internal_columns.ts";
 import type { ClusterStatus } from "../proto/cluster_status.ts";
 import { backendConversation, coordinatorConversation } from "../proto/control.ts";
 import type { DiskReport } from "../proto/disk_report.ts";
@@ -123,7 +124,7 @@ export async function adminRows(target: string, flags: RowsFlags): Promise<numbe
   }
   const rows = cells.map((cell) => [
     cell.row,
-    cell.column,
+    shownColumn(cell.column),
     String(cell.version),
     String(cell.size),
     cell.large ? "(in a file of its own)" : valueForLine(cell.head),

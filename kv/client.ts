@@ -32,17 +32,34 @@ import {
   type ScanPage,
   type TransactResult,
 } from "./kv.ts";
-import { checkKey, checkRowOp, checkTransaction } from "./limits.ts";
-import { headOf } from "./command.ts";
-import { toLogRowOp, toRowResult, toTransactResult } from "./log_value.ts";
+import { checkColumn, checkKey, checkRowOp, checkTransaction } from "./limits.ts";
+import { headOf, type LogRequest } from "./command.ts";
+import { toLogRowOp, toRowResult } from "./log_value.ts";
 import { mutated } from "./mutant.ts";
 import { RequestNumbers } from "./request_numbers.ts";
-import type { RowOutcome } from "./row_op.ts";
+import type { RecordedOutcome, RequestOutcome, TxnRef, TxnState } from "./outcome.ts";
+import type { RowLock } from "./row_locks.ts";
+import {
+  type PortOptions,
+  RowsApartError,
+  type SendOptions,
+  TransactionRunner,
+} from "./transaction.ts";
+
 import type { TabletChange } from "./tablet_policy.ts";
 import type { KeyRange } from "./tablets.ts";
 
-export type KvMethod = "apply" | "multiRow" | "get" | "getRow" | "scan" | "reshape";
-const WRITES: ReadonlySet<KvMethod> = new Set(["apply", "multiRow"]);
+export type KvMethod =
+  | "apply"
+  | "multiRow"
+  | "prepare"
+  | "settle"
+  | "txnState"
+  | "get"
+  | "getRow"
+  | "scan"
+  | "reshape";
+const WRITES: ReadonlySet<KvMethod> = new Set(["apply", "multiRow", "prepare", "settle"]);
 
 export interface ReshapedTablet extends KeyRange {
   readonly id: number;
@@ -91,6 +108,8 @@ export class KvClient implements Kv {
   readonly #transport: KvTransport;
   readonly #env: Env;
   readonly #clientId: string;
+  /** Transactions over several groups, and the locks that others leave in the way. */
+  readonly transactions: TransactionRunner;
   #table: RouteTable = { version: 0, routes: [] };
   #fetching: Promise<void> | null = null;
   /** By group; 0 while it is not known who holds a row. */
@@ -104,6 +123,14 @@ export class KvClient implements Kv {
     this.#transport = options.transport;
     this.#env = options.env;
     this.#clientId = freshId(options.env);
+    this.transactions = new TransactionRunner({
+      env: options.env,
+      port: {
+        groupsOf: (rows, options) => this.#groupsOf(rows, options),
+        send: (rows, request, options) => this.#send(rows, request, options),
+        stateOf: (txn, options) => this.#stateOf(txn, options),
+      },
+    });
   }
 
   get routes(): RouteTable {
@@ -117,8 +144,8 @@ export class KvClient implements Kv {
 
   async get(row: string, column: string, options: CallOptions = {}): Promise<FullCell | null> {
     checkKey("row", row);
-    checkKey("column", column);
-    const answer = await this.#ask([row], "get", { row, column }, [], options);
+    checkColumn("column", column);
+    const answer = await this.#read(row, "get", { row, column }, options);
     const { cell } = answer.body as {
       cell: { version: Cell["version"]; size: number; crc: number } | null;
     };
@@ -134,7 +161,7 @@ export class KvClient implements Kv {
     checkLimit(options.limit);
     const { prefix, start, after, limit, reverse, keysOnly } = options;
     const body = withoutUndefined({ row, prefix, start, after, limit, reverse, keysOnly });
-    const answer = await this.#ask([row], "getRow", body, [], options);
+    const answer = await this.#read(row, "getRow", body, options);
     const page = answer.body as { cells: CellHead[]; next: string | null };
     return { cells: attachCells(page.cells, answer.payload), next: page.next };
   }
@@ -157,7 +184,7 @@ export class KvClient implements Kv {
         keysOnly,
         snapshot: snapshot ? after?.snapshot ?? "new" : undefined,
       });
-      const answer = await this.#ask([at], "scan", body, [], options);
+      const answer = await this.#read(at, "scan", body, options);
       const page = answer.body as {
         cells: (CellHead & { row: string })[];
         next: { row: string; column: string } | null;
@@ -183,29 +210,77 @@ export class KvClient implements Kv {
 
   async apply(op: RowOp, options: CallOptions = {}): Promise<RowResult> {
     checkRowOp(op);
-    const inline: Uint8Array[] = [];
-    const head = headOf(toLogRowOp(op), inline);
-    return toRowResult(await this.#write([op.row], "apply", { op: head }, inline, options));
+    const { deadlineMs = DEADLINE_MS, signal, session } = options;
+    const deadline = { untilMs: this.#env.monotonicMs() + deadlineMs, signal };
+    const outcome = await this.#send([op.row], { kind: "rowOp", op: toLogRowOp(op) }, {
+      deadlineMs,
+      signal,
+      session,
+      onLocked: (lock, round) => this.transactions.unblock(lock, round, deadline),
+    });
+    return toRowResult(outcome);
   }
 
   async transact(ops: readonly RowOp[], options: CallOptions = {}): Promise<TransactResult> {
     checkTransaction(ops);
-    const inline: Uint8Array[] = [];
-    const heads = ops.map((op) => headOf(toLogRowOp(op), inline));
-    const rows = ops.map((op) => op.row);
-    const outcome = await this.#write(rows, "multiRow", { ops: heads }, inline, options);
-    return toTransactResult(ops, outcome);
+    const { deadlineMs = DEADLINE_MS, signal, session } = options;
+    return await this.transactions.transact(ops, { deadlineMs, signal, session });
+  }
+
+  /** Asks, and asks again after settling what decided transactions left on the rows. */
+  async #read(
+    row: string,
+    method: "get" | "getRow" | "scan",
+    body: Record<string, unknown>,
+    options: CallOptions,
+  ): Promise<{ body: unknown; payload: Uint8Array; route: Route }> {
+    const { deadlineMs = DEADLINE_MS, signal } = options;
+    const untilMs = this.#env.monotonicMs() + deadlineMs;
+    for (;;) {
+      const rest = { ...options, deadlineMs: untilMs - this.#env.monotonicMs() };
+      const answer = await this.#ask([row], method, body, [], rest);
+      const { locks = [] } = answer.body as { locks?: RowLock[] };
+      if (locks.length === 0) return answer;
+      const left = { deadlineMs: untilMs - this.#env.monotonicMs(), signal };
+      try {
+        if (!await this.transactions.settleForRead(locks, left)) return answer;
+      } catch (error) {
+        throw asUnavailable(error);
+      }
+    }
+  }
+
+  async #groupsOf(rows: readonly string[], options: PortOptions): Promise<number[]> {
+    const untilMs = this.#env.monotonicMs() + options.deadlineMs;
+    const attempt = newAttempt();
+    for (;;) {
+      const groups = rows.flatMap((row) => this.#routeOf(row)?.gid ?? []);
+      if (groups.length === rows.length) return groups;
+      attempt.last = "the cluster has no map of its tablets yet";
+      if (this.#env.monotonicMs() >= untilMs) throw gaveUp(rows[0]!, attempt);
+      await this.#refreshRoutes([]);
+      await this.#backOff(attempt, untilMs, options.signal);
+    }
+  }
+
+  async #stateOf(
+    txn: TxnRef,
+    { deadlineMs, signal }: PortOptions,
+  ): Promise<{ state: TxnState; remainingMs: number }> {
+    const body = { row: txn.anchor, id: txn.id };
+    const options = signal === undefined ? { deadlineMs } : { deadlineMs, signal };
+    const answer = await this.#ask([txn.anchor], "txnState", body, [], options);
+    return answer.body as { state: TxnState; remainingMs: number };
   }
 
   /** Sends a write under one stamp until its outcome is known or the deadline passes. */
-  async #write(
+  async #send(
     rows: readonly string[],
-    method: "apply" | "multiRow",
-    body: Record<string, unknown>,
-    inline: readonly Uint8Array[],
-    options: CallOptions,
-  ): Promise<RowOutcome> {
-    const { deadlineMs = DEADLINE_MS, signal } = options;
+    logged: LogRequest,
+    options: SendOptions,
+  ): Promise<RecordedOutcome> {
+    const { deadlineMs, signal } = options;
+    const { method, body, inline } = wireForm(rows, logged);
     const untilMs = this.#env.monotonicMs() + deadlineMs;
     const [row] = rows as [string];
     if (this.#routeOf(row) === undefined) await this.#refreshRoutes([]);
@@ -220,12 +295,22 @@ export class KvClient implements Kv {
         firstIncomplete,
         issuedMs: Math.round(this.#env.wallMs() + this.clockOffsetMs),
       };
-      const rest = { ...options, deadlineMs: untilMs - this.#env.monotonicMs() };
-      const answer = await this.#ask(rows, method, { stamp, ...body }, inline, rest);
-      const outcome = answer.body as RowOutcome;
-      // A cell's version is the log position of the entry that wrote it.
-      if ("version" in outcome) options.session?.see(answer.route.gid, lsn(outcome.version));
-      return outcome;
+      const request = { stamp, ...body }, attempt = newAttempt();
+      for (let round = 0;; round++) {
+        const rest = { deadlineMs: untilMs - this.#env.monotonicMs(), attempt };
+        const withSignal = signal === undefined ? rest : { ...rest, signal };
+        const answer = await this.#ask(rows, method, request, inline, withSignal);
+        const outcome = answer.body as RequestOutcome;
+        // A cell's version is the log position of the entry that wrote it.
+        if ("version" in outcome) options.session?.see(answer.route.gid, lsn(outcome.version));
+        if (outcome.kind !== "locked") return outcome;
+        try {
+          await options.onLocked(outcome, round);
+        } catch (error) {
+          if (error instanceof KvError && attempt.maybeApplied) throw gaveUp(row, attempt);
+          throw asUnavailable(error);
+        }
+      }
     } finally {
       numbers.release(seq);
     }
@@ -255,11 +340,10 @@ export class KvClient implements Kv {
     method: KvMethod,
     body: Record<string, unknown>,
     payload: readonly Uint8Array[],
-    options: CallOptions,
+    options: CallOptions & { attempt?: Attempt },
   ): Promise<{ body: unknown; payload: Uint8Array; route: Route }> {
-    const { signal } = options;
+    const { signal, attempt = newAttempt() } = options;
     const deadlineMs = this.#env.monotonicMs() + (options.deadlineMs ?? DEADLINE_MS);
-    const attempt = { count: 0, maybeApplied: false, hint: null as NodeId | null, last: "" };
     const [row] = rows as [string];
     for (;;) {
       const remainingMs = deadlineMs - this.#env.monotonicMs();
@@ -356,7 +440,7 @@ export class KvClient implements Kv {
   #checkTogether(rows: readonly string[], { gid }: Route): void {
     const apart = rows.find((row) => this.#routeOf(row)?.gid !== gid);
     if (apart === undefined) return;
-    throw new KvError("invalid_request", `Rows "${rows[0]}" and "${apart}" lie in several groups`);
+    throw new RowsApartError(`Rows "${rows[0]}" and "${apart}" lie in several groups`);
   }
 
   #anyMember({ members, primary }: Route): NodeId {
@@ -391,6 +475,36 @@ interface Attempt {
   last: string;
 }
 
+const newAttempt = (): Attempt => ({ count: 0, maybeApplied: false, hint: null, last: "" });
+
+/** A request as proto/kv_wire.ts has it, without the stamp. */
+function wireForm(
+  rows: readonly string[],
+  request: LogRequest,
+): { method: KvMethod; body: Record<string, unknown>; inline: Uint8Array[] } {
+  const inline: Uint8Array[] = [];
+  switch (request.kind) {
+    case "rowOp":
+      return { method: "apply", body: { op: headOf(request.op, inline) }, inline };
+    case "multiRow":
+    case "prepare": {
+      const { kind, ...rest } = request;
+      const ops = request.ops.map((op) => headOf(op, inline));
+      return { method: kind, body: { ...rest, ops }, inline };
+    }
+    case "settle": {
+      const { kind, ...rest } = request;
+      return { method: kind, body: { ...rest, row: rows[0]! }, inline };
+    }
+  }
+}
+
+/** An unknown outcome of clearing another's lock says nothing about the caller's own request. */
+function asUnavailable(error: unknown): unknown {
+  if (!(error instanceof KvError) || error.outcome === "not_applied") return error;
+  return new KvError("unavailable", error.message, { cause: error });
+}
+
 function gaveUp(row: string, attempt: Attempt): KvError {
   return attempt.maybeApplied && !mutated("unknown-reported-as-failed")
     ? new KvError(
@@ -405,7 +519,7 @@ function detailsOf(error: KvError): { hint?: NodeId | null; maybeApplied?: boole
   return typeof details === "object" && details !== null ? details : {};
 }
 
-const isRead = (method: KvMethod) => method !== "apply" && method !== "multiRow";
+const isRead = (method: KvMethod) => method === "get" || method === "getRow" || method === "scan";
 
 /** What a read's options ask of a replica that is not the primary; null: the newest state only. */
 function boundOf({ maxStaleMs, session }: CallOptions, { gid }: Route): ReadBound | null {

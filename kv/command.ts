@@ -6,10 +6,12 @@ import {
   CommandHead,
   type RequestStamp,
   type RowOpHead,
+  type TxnStep,
   type ValueHead,
 } from "../proto/command.ts";
 import type { Epoch } from "../proto/ids.ts";
 import { isBlobRef } from "./cell_store.ts";
+import type { TxnRef } from "./outcome.ts";
 import type { LogRowOp, LogValue } from "./row_op.ts";
 import type { TabletOrder } from "./tablet_policy.ts";
 
@@ -17,7 +19,21 @@ import type { TabletOrder } from "./tablet_policy.ts";
 export type LogRequest =
   | { readonly kind: "rowOp"; readonly op: LogRowOp }
   /** Distinct rows; all or none. */
-  | { readonly kind: "multiRow"; readonly ops: readonly LogRowOp[] };
+  | { readonly kind: "multiRow"; readonly ops: readonly LogRowOp[] }
+  /** The same, but they are only locked, with what is to be done: see row_locks.ts. */
+  | {
+    readonly kind: "prepare";
+    readonly txn: TxnRef;
+    readonly ops: readonly LogRowOp[];
+    readonly others: readonly string[];
+    readonly lifeMs: number;
+  }
+  | {
+    readonly kind: "settle";
+    readonly txn: TxnRef;
+    readonly step: TxnStep;
+    readonly lifeMs: number;
+  };
 
 export type Command =
   | { readonly kind: "epochStart"; readonly reign: Epoch; readonly timeMs: number }
@@ -30,10 +46,12 @@ export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
     case "rowOp":
       return [command.op];
     case "multiRow":
+    case "prepare":
       return command.ops;
     case "epochStart":
     case "split":
     case "merge":
+    case "settle":
       return [];
   }
 }
@@ -81,10 +99,12 @@ export function decodeCommand(payload: Uint8Array): Command {
     case "rowOp":
       return { ...head, op: attachValues(head.op, payload.subarray(jsonEnd)) };
     case "multiRow":
+    case "prepare":
       return { ...head, ops: attachAllValues(head.ops, payload.subarray(jsonEnd)) };
     case "epochStart":
     case "split":
     case "merge":
+    case "settle":
       return head;
   }
 }
@@ -95,9 +115,16 @@ function commandHead(command: Command, inline: Uint8Array[]): CommandHead {
       return { ...command, op: headOf(command.op, inline) };
     case "multiRow":
       return { ...command, ops: command.ops.map((op) => headOf(op, inline)) };
+    case "prepare":
+      return {
+        ...command,
+        others: [...command.others],
+        ops: command.ops.map((op) => headOf(op, inline)),
+      };
     case "epochStart":
     case "split":
     case "merge":
+    case "settle":
       return command;
   }
 }

@@ -14,7 +14,7 @@ import { z } from "zod";
 import type { RequestStamp } from "../proto/command.ts";
 import { Version } from "../proto/ids.ts";
 import { mutated } from "./mutant.ts";
-import type { RowOutcome } from "./row_op.ts";
+import type { RecordedOutcome } from "./outcome.ts";
 
 export const REQUEST_AGE_MAX_MS = 10 * 60_000;
 export const REQUEST_EARLY_MAX_MS = 60_000;
@@ -32,8 +32,13 @@ const SavedOutcome = z.discriminatedUnion("kind", [
   }),
   z.object({
     kind: z.literal("failed"),
-    code: z.enum(["row_too_large", "invalid_request"]),
+    code: z.enum(["row_too_large", "invalid_request", "busy"]),
     message: z.string(),
+  }),
+  z.object({
+    kind: z.literal("settled"),
+    state: z.enum(["pending", "committed", "gone"]),
+    version: Version,
   }),
 ]);
 
@@ -48,7 +53,7 @@ export type SavedCompletions = z.infer<typeof SavedCompletions>;
 interface ClientRecord {
   firstIncomplete: number;
   lastMs: number;
-  readonly outcomes: Map<number, RowOutcome>;
+  readonly outcomes: Map<number, RecordedOutcome>;
 }
 
 export class Completions {
@@ -60,7 +65,7 @@ export class Completions {
       completions.#clients.set(clientId, {
         firstIncomplete,
         lastMs,
-        outcomes: new Map<number, RowOutcome>(outcomes),
+        outcomes: new Map<number, RecordedOutcome>(outcomes),
       });
     }
     return completions;
@@ -86,14 +91,14 @@ export class Completions {
    * The recorded outcome; "forgotten" when the request may have been executed but its record is
    * gone; undefined when it has certainly not been applied.
    */
-  find(stamp: RequestStamp): RowOutcome | "forgotten" | undefined {
+  find(stamp: RequestStamp): RecordedOutcome | "forgotten" | undefined {
     const record = this.#clients.get(stamp.clientId);
     if (record === undefined) return undefined;
     return record.outcomes.get(stamp.seq) ??
       (stamp.seq < record.firstIncomplete ? "forgotten" : undefined);
   }
 
-  record(stamp: RequestStamp, outcome: RowOutcome, timeMs: number): void {
+  record(stamp: RequestStamp, outcome: RecordedOutcome, timeMs: number): void {
     let record = this.#clients.get(stamp.clientId);
     if (record === undefined) {
       record = { firstIncomplete: 1, lastMs: timeMs, outcomes: new Map() };

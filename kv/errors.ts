@@ -7,7 +7,7 @@
  * | `not_primary`       | not_applied | this replica does not order writes           | ask the hinted node   |
  * | `wrong_tablet`      | not_applied | the row is not in the range that was asked   | refresh the map       |
  * | `unavailable`       | not_applied | no primary answered within the deadline      | try again later       |
- * | `busy`              | not_applied | a queue is at its limit                      | back off, try again   |
+ * | `busy`              | not_applied | a queue is full, or others hold the rows     | back off, try again   |
  * | `disk_full`         | not_applied | the disk is full; reads go on                | free space            |
  * | `row_too_large`     | not_applied | the row would exceed its limit               | spread over rows      |
  * | `session_too_old`   | unknown     | the retry came after its record was dropped  | read, then decide     |

@@ -7,7 +7,8 @@
  */
 import { crc32 } from "node:zlib";
 import { z } from "zod";
-import { type Lsn, lsn as toLsn, version } from "../proto/ids.ts";
+import type { TxnStep } from "../proto/command.ts";
+import { type Lsn, lsn as toLsn, type Version, version } from "../proto/ids.ts";
 import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
 import { type Command, type LogRequest, rowOpsOf } from "./command.ts";
 import { Completions, RECORD_LIFE_MS, SavedCompletions } from "./completions.ts";
@@ -15,6 +16,8 @@ import { invariant } from "./invariant.ts";
 import type { BucketLimits, Counts } from "./key_buckets.ts";
 import { compareKeys } from "./key_order.ts";
 import { mutated } from "./mutant.ts";
+import type { RecordedOutcome, RequestOutcome } from "./outcome.ts";
+import { type ChangedRows, RowLocks, SavedRowLocks } from "./row_locks.ts";
 import {
   cellBytes,
   evaluateRowOp,
@@ -36,6 +39,7 @@ export const SavedGroupState = z.object({
   tablets: SavedTablets,
   largeRows: z.array(z.tuple([z.string(), z.int(), z.int(), z.int()])),
   completions: SavedCompletions,
+  locks: SavedRowLocks,
 });
 export type SavedGroupState = z.infer<typeof SavedGroupState>;
 
@@ -77,6 +81,7 @@ export class GroupState {
   /** Sizes of small rows, least recently used first. */
   readonly #rowSizes = new Map<string, RowSize>();
   #completions = new Completions();
+  #locks = new RowLocks();
   #freedBlobs: string[] = [];
 
   constructor(store: CellStore, options: GroupStateOptions) {
@@ -93,6 +98,7 @@ export class GroupState {
       this.#largeRows.set(row, { bytes, cells, largeBytes });
     }
     this.#completions = Completions.load(saved.completions);
+    this.#locks = RowLocks.load(saved.locks);
   }
 
   get appliedLsn(): Lsn {
@@ -112,6 +118,11 @@ export class GroupState {
     return this.#tablets;
   }
 
+  get locks(): RowLocks {
+    return this.#locks;
+  }
+
+  /** Cells of the store's own, locks and intents, are counted like all others. */
   get counts(): Counts {
     return this.#tablets.counts;
   }
@@ -138,11 +149,12 @@ export class GroupState {
         ([row, { bytes, cells, largeBytes }]) => [row, bytes, cells, largeBytes],
       ),
       completions: this.#completions.save(),
+      locks: this.#locks.save(),
     };
   }
 
   /** Applies the entry behind the last one. Returns null for entries that nobody waits for. */
-  apply(command: Command, lsn: Lsn): RowOutcome | null {
+  apply(command: Command, lsn: Lsn): RequestOutcome | null {
     invariant(
       lsn === this.#appliedLsn + 1,
       "A1",
@@ -162,11 +174,13 @@ export class GroupState {
         return null;
       case "rowOp":
       case "multiRow":
+      case "prepare":
+      case "settle":
         return this.#applyRequest(command, lsn);
     }
   }
 
-  #applyRequest(command: Command & LogRequest, lsn: Lsn): RowOutcome | null {
+  #applyRequest(command: Command & LogRequest, lsn: Lsn): RequestOutcome | null {
     // Two copies of one request can reach the log while the first is not applied yet.
     const executeAgain = mutated("copy-in-log-executed") ||
       mutated("condition-checked-again") &&
@@ -174,13 +188,26 @@ export class GroupState {
     const known = executeAgain ? undefined : this.#completions.find(command.stamp);
     if (known === "forgotten") return null;
     if (known !== undefined) return known;
-    const outcome = command.kind === "rowOp"
-      ? this.#applyRowOp(command.op, lsn)
-      : this.#applyMultiRow(command.ops, lsn);
+    const blocker = this.#locks.blocker(rowOpsOf(command));
+    if (blocker !== null) return blocker;
+    const outcome = this.#execute(command, lsn);
     if (!mutated("completion-not-recorded")) {
       this.#completions.record(command.stamp, outcome, this.#timeMs);
     }
     return outcome;
+  }
+
+  #execute(command: LogRequest, lsn: Lsn): RecordedOutcome {
+    switch (command.kind) {
+      case "rowOp":
+        return this.#applyRowOp(command.op, lsn);
+      case "multiRow":
+        return this.#applyMultiRow(command.ops, lsn);
+      case "prepare":
+        return this.#applyPrepare(command, lsn);
+      case "settle":
+        return this.#applySettle(command, lsn);
+    }
   }
 
   #applyRowOp(op: LogRowOp, lsn: Lsn): RowOutcome {
@@ -191,18 +218,77 @@ export class GroupState {
 
   /** Everything is evaluated before anything changes; the rows are distinct. */
   #applyMultiRow(ops: readonly LogRowOp[], lsn: Lsn): RowOutcome {
+    const { outcome, staged } = this.#stage(ops, lsn);
+    for (const [row, changes] of staged) this.#change(row, changes);
+    return outcome;
+  }
+
+  #applyPrepare(command: LogRequest & { kind: "prepare" }, lsn: Lsn): RowOutcome {
+    const { txn, ops, others, lifeMs } = command;
+    if (!this.#locks.hasRoomFor(ops.length)) {
+      const message = "Too many rows of this group are locked by transactions";
+      return { kind: "failed", code: "busy", message };
+    }
+    const { outcome, staged } = this.#stage(ops, lsn);
+    for (const [row, intents] of staged) {
+      const decides = { others, untilMs: this.#timeMs + lifeMs };
+      const lock = row === txn.anchor ? { row, ...txn, decides } : { row, ...txn };
+      this.#change(row, this.#locks.lock(this.store, lock, intents, version(lsn)));
+    }
+    return outcome;
+  }
+
+  #applySettle(command: LogRequest & { kind: "settle" }, lsn: Lsn): RecordedOutcome {
+    const { txn: { id }, step, lifeMs } = command;
+    const changed = this.#settle(id, { step, untilMs: this.#timeMs + lifeMs }, version(lsn));
+    for (const [row, changes] of changed) this.#change(row, changes);
+    const state = this.#locks.stateOf(id);
+    return { kind: "settled", state, version: version(changed.length > 0 ? lsn : 0) };
+  }
+
+  #settle(
+    id: string,
+    { step, untilMs }: { step: TxnStep; untilMs: number },
+    at: Version,
+  ): ChangedRows {
+    const locks = this.#locks, { store } = this;
+    const state = locks.stateOf(id);
+    switch (step) {
+      case "extend":
+        return locks.extend(store, id, untilMs, at);
+      case "commit":
+        return locks.commit(store, id, at);
+      case "abort":
+        return state === "pending" ? locks.settle(store, id, "back", at) : [];
+      case "expire": {
+        const expired = state === "pending" && locks.remainingMs(id, this.#timeMs) === 0;
+        return expired ? locks.settle(store, id, "back", at) : [];
+      }
+      case "forget":
+        return locks.forget(store, id);
+      case "forward":
+      case "back":
+        // Where the anchor is, only its own fate moves the others.
+        return state === "gone" ? locks.settle(store, id, step, at) : [];
+    }
+  }
+
+  /** What several rows' operations would do, or why none of them is done. Changes nothing. */
+  #stage(
+    ops: readonly LogRowOp[],
+    lsn: Lsn,
+  ): { outcome: RowOutcome; staged: [row: string, changes: RowChanges][] } {
     const refused = firstRefusal(this.store, ops);
-    if (refused !== null) return refused;
+    if (refused !== null) return { outcome: refused, staged: [] };
     const staged: [row: string, changes: RowChanges][] = [];
     const numbers: number[] = [];
     for (const op of ops) {
       const { outcome, changes } = stageRowOp(this.store, op, this.#limitsOf(op.row, lsn));
-      if (outcome.kind !== "applied") return outcome;
+      if (outcome.kind !== "applied" || changes === null) return { outcome, staged: [] };
       numbers.push(...outcome.numbers);
-      if (changes !== null) staged.push([op.row, changes]);
+      staged.push([op.row, changes]);
     }
-    for (const [row, changes] of staged) this.#change(row, changes);
-    return { kind: "applied", version: version(lsn), numbers };
+    return { outcome: { kind: "applied", version: version(lsn), numbers }, staged };
   }
 
   /** Compares a sample of the counts with the cells, another one at each call (A8). */
@@ -224,22 +310,32 @@ export class GroupState {
 
   #change(row: string, changes: RowChanges): void {
     const size = this.#rowSize(row);
-    for (const [column, cell] of changes.cells) this.#replace(row, column, cell);
+    // An intent that becomes a value keeps its file.
+    const kept = new Set<string>();
+    for (const cell of changes.cells.values()) {
+      if (cell !== null && isBlobRef(cell.value)) kept.add(cell.value.blob);
+    }
+    for (const [column, cell] of changes.cells) {
+      const before = this.#replace(row, column, cell)?.value;
+      if (before === undefined || !isBlobRef(before) || kept.has(before.blob)) continue;
+      this.#freedBlobs.push(before.blob);
+    }
     this.#resizeRow(row, size, changes);
   }
 
-  #replace(row: string, column: string, cell: StoredCell | null): void {
+  /** Returns the cell that was there. */
+  #replace(row: string, column: string, cell: StoredCell | null): StoredCell | undefined {
     const before = this.store.get(row, column);
     if (before !== undefined) {
       this.#addToHash(before, -1);
       this.snapshots.keep(before, this.#appliedLsn);
-      if (isBlobRef(before.value)) this.#freedBlobs.push(before.value.blob);
     }
     if (cell === null) this.store.delete(row, column);
     else {
       this.#addToHash(cell, 1);
       this.store.put(cell);
     }
+    return before;
   }
 
   /** A sum over all cells, so that adding and removing a cell costs the same whatever the size. */

@@ -2,8 +2,8 @@
  * The store as its users see it: rows of columns, each cell with a value and a version.
  *
  * Promises: an operation on one row is atomic, linearizable and, with the retries of the client,
- * executed exactly once; what was acknowledged survives any single dead machine. The same holds for
- * an operation on several rows of one replica group.
+ * executed exactly once; what was acknowledged survives any single dead machine. `transact` promises
+ * the same for several rows: see transaction.ts.
  *
  * `KvClient` (client.ts) speaks to a cluster; `MemoryKv` (memory_kv.ts) runs the same rules in one
  * process for tests. Rows sort by the bytes of their UTF-8, and so do the columns of a row.
@@ -11,7 +11,7 @@
 import type { Lsn, Version } from "../proto/ids.ts";
 import { KvError } from "./errors.ts";
 
-/** 1 to 1024 bytes of UTF-8, well formed, no NUL. */
+/** 1 to 1024 bytes of UTF-8, well formed, no NUL; a column does not begin with U+0001. */
 export const KEY_BYTES_MAX = 1024;
 export const VALUE_BYTES_MAX = 4 * 1024 * 1024;
 /** Values above this are kept in files of their own and are left out of pages: read them with get. */
@@ -185,7 +185,11 @@ export type TransactResult =
   | {
     readonly applied: true;
     /** One for each operation, in their order. */
-    readonly results: readonly { readonly version: Version; readonly numbers: readonly number[] }[];
+    readonly results: readonly {
+      /** Of every cell that it wrote; null when another process finished the transaction for us. */
+      readonly version: Version | null;
+      readonly numbers: readonly number[];
+    }[];
   }
   | {
     readonly applied: false;
@@ -211,8 +215,8 @@ export interface Kv {
   apply(op: RowOp, options?: CallOptions): Promise<RowResult>;
   /**
    * The same for up to ROWS_MAX different rows: checks all conditions of all of them, then applies
-   * all mutations, or none. An operation without mutations only has to hold. The rows have to lie
-   * in one replica group.
+   * all mutations, or none. An operation without mutations only has to hold. Rows of one replica
+   * group cost one write; over several groups it takes three rounds, and others wait meanwhile.
    */
   transact(ops: readonly RowOp[], options?: CallOptions): Promise<TransactResult>;
 }

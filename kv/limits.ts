@@ -3,6 +3,7 @@
  * because a peer's word is not enough. What passes here can be logged and applied.
  */
 import { KvError } from "./errors.ts";
+import { isInternal } from "./internal_columns.ts";
 import {
   type Condition,
   KEY_BYTES_MAX,
@@ -94,12 +95,12 @@ const utf8Bytes = (key: string) => encoder.encode(key).length;
 
 /** Returns the bytes of the part's value. */
 function checkPart(part: Condition | Mutation): number {
-  if ("prefix" in part && part.prefix !== "") checkKey("column prefix", part.prefix);
-  if ("column" in part) checkKey("column", part.column);
+  if ("prefix" in part && part.prefix !== "") checkColumn("column prefix", part.prefix);
+  if ("column" in part) checkColumn("column", part.column);
   if ("counter" in part) {
-    checkKey("column", part.counter);
+    checkColumn("column", part.counter);
     // The number goes behind the prefix, so the column that results has to fit as well.
-    checkKey("column", part.prefix + "0000000000");
+    checkColumn("column", part.prefix + "0000000000");
   }
   if ("by" in part && !Number.isSafeInteger(part.by)) {
     refuse(`Cannot add ${part.by}: only whole numbers up to 2^53 can be added`);
@@ -121,6 +122,14 @@ export function checkKey(what: string, key: string): void {
   }
   if (key.includes("\0")) refuse(`A ${what} cannot contain a NUL character`);
   if (!key.isWellFormed()) refuse(`A ${what} has to be well-formed Unicode`);
+}
+
+/** A key that names a column, or a prefix of columns, of an application. */
+export function checkColumn(what: string, column: string): void {
+  checkKey(what, column);
+  if (isInternal(column)) {
+    refuse(`A ${what} cannot begin with U+0001, which the store keeps for itself`);
+  }
 }
 
 function refuse(message: string): never {

@@ -2,7 +2,8 @@
 import { crc32 } from "node:zlib";
 import type { RowOp } from "./kv.ts";
 import { INLINE_BYTES_MAX } from "./kv.ts";
-import type { LogRowOp, LogValue, RowOutcome } from "./row_op.ts";
+import type { RecordedOutcome } from "./outcome.ts";
+import type { LogRowOp, LogValue } from "./row_op.ts";
 import { KvError } from "./errors.ts";
 import type { RowResult, TransactResult } from "./kv.ts";
 
@@ -31,7 +32,7 @@ export function toLogRowOp(op: RowOp, storeBlob?: (value: Uint8Array) => string)
 }
 
 /** @throws {KvError} when the operation failed as a whole */
-export function toRowResult(outcome: RowOutcome): RowResult {
+export function toRowResult(outcome: RecordedOutcome): RowResult {
   switch (outcome.kind) {
     case "applied":
       return { applied: true, version: outcome.version, numbers: outcome.numbers };
@@ -41,6 +42,8 @@ export function toRowResult(outcome: RowOutcome): RowResult {
     }
     case "failed":
       throw new KvError(outcome.code, outcome.message);
+    case "settled":
+      throw new Error("a step of a transaction is no row operation");
   }
 }
 
@@ -49,7 +52,10 @@ export function toRowResult(outcome: RowOutcome): RowResult {
  *
  * @throws {KvError} when the transaction failed as a whole
  */
-export function toTransactResult(ops: readonly RowOp[], outcome: RowOutcome): TransactResult {
+export function toTransactResult(
+  ops: readonly RowOp[],
+  outcome: RecordedOutcome,
+): TransactResult {
   switch (outcome.kind) {
     case "applied": {
       let taken = 0;
@@ -66,5 +72,7 @@ export function toTransactResult(ops: readonly RowOp[], outcome: RowOutcome): Tr
     }
     case "failed":
       throw new KvError(outcome.code, outcome.message);
+    case "settled":
+      throw new Error("a step of a transaction is no row operation");
   }
 }

@@ -3,6 +3,7 @@
  * in `MemoryKv`. A page ends at its limit of cells or at 1 MiB of values, whichever comes first.
  */
 import { type CellRange, type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
+import { isInternal } from "./internal_columns.ts";
 import { compareKeys, prefixEnd } from "./key_order.ts";
 import { PAGE_CELLS_MAX, type RowPageOptions, type ScanOptions } from "./kv.ts";
 import { KvError } from "./errors.ts";
@@ -28,6 +29,7 @@ export function readRowPage(
   const page = new PageBuilder(options.limit, keysOnly);
   for (const cell of store.range({ ...from, reverse })) {
     if (cell.row !== row) break;
+    if (isInternal(cell.column)) continue;
     if (!cell.column.startsWith(prefix)) {
       // Backwards we begin at the first column behind the prefix, which may exist.
       if (reverse && compareKeys(cell.column, prefix) > 0) continue;
@@ -91,6 +93,7 @@ export function readScanPage(
       if (++hiddenCount < HIDDEN_MAX) continue;
       return { cells: page.cells, next: { row: cell.row, column: cell.column } };
     }
+    if (isInternal(cell.column)) continue;
     if (!page.add(cell)) {
       return { cells: page.cells, next: { row: page.last!.row, column: page.last!.column } };
     }

@@ -286,7 +286,11 @@ export class Primary {
     for (let at = commitLsn + 1; at <= log.lastLsn; at++) {
       const entry = log.at(toLsn(at));
       invariant(entry !== undefined, "A6", () => `undecided entry ${at} left memory`);
-      for (const { row } of rowOpsOf(entry.command)) rows.add(row);
+      const { command } = entry;
+      for (const { row } of rowOpsOf(command)) rows.add(row);
+      if (command.kind !== "settle") continue;
+      rows.add(command.txn.anchor);
+      for (const row of this.#core.state.locks.rowsOf(command.txn.id)) rows.add(row);
     }
     return rows;
   }

@@ -28,7 +28,7 @@ import type {
   ReplicaTiming,
   Self,
 } from "./replica_types.ts";
-import type { RowOutcome } from "./row_op.ts";
+import type { RequestOutcome } from "./outcome.ts";
 import { MERGE_AFTER_MERGE_MS, MERGE_AFTER_SPLIT_MS } from "./tablet_policy.ts";
 
 /** Committed entries kept in memory for replicas that are a little behind. */
@@ -229,7 +229,7 @@ export class ReplicaCore {
   // ------------------------------------------------------------------------------ applying
 
   /** Applies what is committed, up to `lsn`. */
-  commitTo(lsn: Lsn, onApplied: (entry: LogEntry, outcome: RowOutcome | null) => void): void {
+  commitTo(lsn: Lsn, onApplied: (entry: LogEntry, outcome: RequestOutcome | null) => void): void {
     if (lsn > this.#commitLsn) this.#commitLsn = lsn;
     while (this.#state.appliedLsn < this.#commitLsn) {
       const at = toLsn(this.#state.appliedLsn + 1);

@@ -13,7 +13,7 @@ import type { KvErrorCode } from "./errors.ts";
 import type { GroupState } from "./group_state.ts";
 import type { RowSpan } from "./read_gate.ts";
 import type { LogEntry, ReplicaLog } from "./replica_log.ts";
-import type { RowOutcome } from "./row_op.ts";
+import type { RequestOutcome } from "./outcome.ts";
 import type { TabletChange, TabletLimits } from "./tablet_policy.ts";
 
 export interface ReplicaTiming {
@@ -75,7 +75,7 @@ export type Effect =
   /** Answered by `written` once it is on disk; writes are done in the order of their ids. */
   | { kind: "write"; writeId: number; records: readonly LogRecord[] }
   | { kind: "send"; to: NodeId; message: ReplicaMessage; entries: readonly LogEntry[] }
-  | { kind: "reply"; requestId: number; outcome: RowOutcome }
+  | { kind: "reply"; requestId: number; outcome: RequestOutcome }
   /** The tablets are as they were asked to be. */
   | { kind: "reshaped"; requestId: number }
   /** `maybeApplied`: the command may still be committed, so only the same request may be retried. */

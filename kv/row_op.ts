@@ -9,6 +9,7 @@
  */
 import { type Version, version as toVersion } from "../proto/ids.ts";
 import { type BlobRef, type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
+import { isInternal } from "./internal_columns.ts";
 import { crc32 } from "node:zlib";
 
 /** A value on its way into the store. */
@@ -53,7 +54,7 @@ export type RowOutcome =
   }
   | {
     readonly kind: "failed";
-    readonly code: "row_too_large" | "invalid_request";
+    readonly code: "row_too_large" | "invalid_request" | "busy";
     readonly message: string;
   };
 
@@ -225,6 +226,7 @@ class StagedRow {
     const from = { row: this.row, column: prefix };
     for (const cell of this.store.range({ from })) {
       if (cell.row !== this.row || !cell.column.startsWith(prefix)) break;
+      if (isInternal(cell.column)) continue;
       this.#staged.set(cell.column, null);
     }
   }
@@ -246,24 +248,33 @@ class StagedRow {
   }
 
   changes(): RowChanges {
-    let bytesDelta = 0, cellsDelta = 0, largeBytesDelta = 0;
-    for (const [column, cell] of this.#staged) {
-      const before = this.store.get(this.row, column);
-      if (before !== undefined) {
-        bytesDelta -= cellBytes(column, before);
-        largeBytesDelta -= largeBytes(before);
-        cellsDelta -= 1;
-      } else if (cell === null) {
-        this.#staged.delete(column);
-      }
-      if (cell !== null) {
-        bytesDelta += cellBytes(column, cell);
-        largeBytesDelta += largeBytes(cell);
-        cellsDelta += 1;
-      }
-    }
-    return { cells: this.#staged, bytesDelta, cellsDelta, largeBytesDelta };
+    return changesOf(this.store, this.row, this.#staged);
   }
+}
+
+/** What putting these cells (null: deleting them) into the row changes. Takes the map over. */
+export function changesOf(
+  store: CellStore,
+  row: string,
+  cells: Map<string, StoredCell | null>,
+): RowChanges {
+  let bytesDelta = 0, cellsDelta = 0, largeBytesDelta = 0;
+  for (const [column, cell] of cells) {
+    const before = store.get(row, column);
+    if (before !== undefined) {
+      bytesDelta -= cellBytes(column, before);
+      largeBytesDelta -= largeBytes(before);
+      cellsDelta -= 1;
+    } else if (cell === null) {
+      cells.delete(column);
+    }
+    if (cell !== null) {
+      bytesDelta += cellBytes(column, cell);
+      largeBytesDelta += largeBytes(cell);
+      cellsDelta += 1;
+    }
+  }
+  return { cells, bytesDelta, cellsDelta, largeBytesDelta };
 }
 
 const encoder = new TextEncoder();

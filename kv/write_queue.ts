@@ -13,7 +13,7 @@ import { mutated } from "./mutant.ts";
 import type { ReplicaCore } from "./replica_core.ts";
 import { entryBytes, type LogEntry } from "./replica_log.ts";
 import type { Input } from "./replica_types.ts";
-import type { RowOutcome } from "./row_op.ts";
+import type { RequestOutcome } from "./outcome.ts";
 import {
   nextChange,
   orderFor,
@@ -67,6 +67,12 @@ export class WriteQueue {
       this.#waiting.get(underWay)?.push(requestId);
       return;
     }
+    // Evaluated again in the log; this only spares it what is bound to be in vain.
+    const blocker = core.state.locks.blocker(rowOpsOf(request));
+    if (blocker !== null) {
+      core.effects.push({ kind: "reply", requestId, outcome: blocker });
+      return;
+    }
     const timeMs = Math.max(core.state.timeMs, wallMs);
     if (!this.#admits(requestId, stamp, timeMs)) return;
     const entry = core.appendOwn({ ...request, stamp, timeMs });
@@ -109,7 +115,7 @@ export class WriteQueue {
   }
 
   /** An entry was committed and applied: its requests are answered. */
-  onApplied(entry: LogEntry, outcome: RowOutcome | null): void {
+  onApplied(entry: LogEntry, outcome: RequestOutcome | null): void {
     const core = this.#core, { lsn, command } = entry;
     if (this.#reshaping?.lsn === lsn) {
       const { requestId } = this.#reshaping;

@@ -67,6 +67,32 @@ export const RowPartHeads = z.array(RowPartHead).min(1).max(64);
 export const TabletRef = z.object({ id: z.int().positive(), generation: z.int().positive() });
 export type TabletRef = z.infer<typeof TabletRef>;
 
+/** A transaction over several groups, and the row whose fate is the whole transaction's. */
+export const TxnRef = z.object({ id: z.string().min(8).max(64), anchor: Key });
+export const TxnState = z.enum(["pending", "committed", "gone"]);
+
+/** Rows of one group are locked for a transaction, all or none, with what it will do to them. */
+export const PrepareHead = z.object({
+  txn: TxnRef,
+  ops: RowPartHeads,
+  /** The transaction's rows in other groups; only where the anchor is. */
+  others: z.array(Key).max(63),
+  /** For how long nobody may abort it out of impatience, from the group's time now on. */
+  lifeMs: z.int().min(1).max(60_000),
+});
+
+/**
+ * What happens to a transaction next. On the anchor: `extend` its life, `commit`, `abort`, `expire`
+ * (abort if its life is over), `forget` (every group has applied it). On the other groups: roll all
+ * of its rows `forward` or `back`.
+ */
+export const SettleHead = z.object({
+  txn: TxnRef,
+  step: z.enum(["extend", "commit", "abort", "expire", "forget", "forward", "back"]),
+  lifeMs: z.int().min(1).max(60_000),
+});
+export type TxnStep = z.infer<typeof SettleHead>["step"];
+
 export const CommandHead = z.discriminatedUnion("kind", [
   /** A new primary's first entry: everything before it is decided once this commits. */
   z.object({ kind: z.literal("epochStart"), reign: Epoch, timeMs: z.int() }),
@@ -91,5 +117,7 @@ export const CommandHead = z.discriminatedUnion("kind", [
   }),
   /** Two neighbours become one, under the id of the left. */
   z.object({ kind: z.literal("merge"), timeMs: z.int(), left: TabletRef, right: TabletRef }),
+  PrepareHead.extend({ kind: z.literal("prepare"), stamp: RequestStamp, timeMs: z.int() }),
+  SettleHead.extend({ kind: z.literal("settle"), stamp: RequestStamp, timeMs: z.int() }),
 ]);
 export type CommandHead = z.infer<typeof CommandHead>;

@@ -1,6 +1,14 @@
 /** client → backend: operations on rows. Values follow the line as raw bytes, in order of mention. */
 import { z } from "zod";
-import { RequestStamp, RowOpHead, RowPartHeads } from "./command.ts";
+import {
+  PrepareHead,
+  RequestStamp,
+  RowOpHead,
+  RowPartHeads,
+  SettleHead,
+  TxnRef,
+  TxnState,
+} from "./command.ts";
 import { Epoch, GroupId, Lsn, NodeId, Version } from "./ids.ts";
 import { method } from "./rpc.ts";
 import { RouteTable } from "./routes.ts";
@@ -25,13 +33,32 @@ export const ApplyReply = z.discriminatedUnion("kind", [
   }),
   z.object({
     kind: z.literal("failed"),
-    code: z.enum(["row_too_large", "invalid_request"]),
+    code: z.enum(["row_too_large", "invalid_request", "busy"]),
     message: z.string(),
   }),
+  /** Nothing happened: settle the lock (kv/transaction.ts), then send the same request again. */
+  z.object({ kind: z.literal("locked"), row: Key, txn: TxnRef }),
+  /** To `settle`; `version` 0 when there was nothing to do. */
+  z.object({ kind: z.literal("settled"), state: TxnState, version: Version }),
 ]);
 
 /** Distinct rows of one group. `numbers` of the reply are those of all operations, in order. */
 export const MultiRowRequest = z.object({ ...target, stamp: RequestStamp, ops: RowPartHeads });
+
+export const PrepareRequest = z.object({ ...target, stamp: RequestStamp, ...PrepareHead.shape });
+/** `row` is any row of the group that is asked. */
+export const SettleRequest = z.object({
+  ...target,
+  stamp: RequestStamp,
+  row: Key,
+  ...SettleHead.shape,
+});
+
+/**
+ * Locks on what was read, whose transactions another group decides: unless they are pending there,
+ * the rows have to be settled and read again.
+ */
+const Locks = z.array(z.object({ row: Key, ...TxnRef.shape })).optional();
 
 const CellHead = z.object({
   column: z.string(),
@@ -61,6 +88,7 @@ export const GetRequest = z.object({ ...target, ...read, row: Key, column: Key }
 export const GetReply = z.object({
   ...answered,
   cell: z.object({ version: Version, size: z.int(), crc: z.int() }).nullable(),
+  locks: Locks,
 });
 
 export const GetRowRequest = z.object({
@@ -77,6 +105,7 @@ export const GetRowReply = z.object({
   ...answered,
   cells: z.array(CellHead),
   next: z.string().nullable(),
+  locks: Locks,
 });
 
 export const ScanRequest = z.object({
@@ -96,6 +125,15 @@ export const ScanReply = z.object({
   /** With a snapshot the page may be empty and yet not the last. */
   next: z.object({ row: z.string(), column: z.string() }).nullable(),
   snapshot: z.object({ gid: GroupId, lsn: Lsn }).optional(),
+  locks: Locks,
+});
+
+/** What the group of a transaction's anchor, `row`, knows of it. */
+export const TxnStateRequest = z.object({ ...target, row: Key, id: TxnRef.shape.id });
+export const TxnStateReply = z.object({
+  state: TxnState,
+  /** For how long a pending one is not to be aborted out of impatience. */
+  remainingMs: z.number().nonnegative(),
 });
 
 /** Details of a `not_primary` error. */
@@ -162,6 +200,11 @@ export const kvConversation = {
   apply: method(ApplyRequest, ApplyReply),
   /** Several rows at once, all or none; `wrong_tablet` unless this group has all of them. */
   multiRow: method(MultiRowRequest, ApplyReply),
+  /** Locks rows of one group for a transaction, all or none. */
+  prepare: method(PrepareRequest, ApplyReply),
+  /** Takes a transaction a step further, here. */
+  settle: method(SettleRequest, ApplyReply),
+  txnState: method(TxnStateRequest, TxnStateReply),
   get: method(GetRequest, GetReply),
   getRow: method(GetRowRequest, GetRowReply),
   scan: method(ScanRequest, ScanReply),

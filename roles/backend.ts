@@ -15,10 +15,12 @@ import { type DataFolder, markSuspect, openDataFolder } from "../kv/disk/identit
 import { CacheBudget, CheckpointWriter, SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
 import { type QuarantineContent, quarantineContent } from "../kv/disk/quarantine.ts";
 import type { Wal } from "../kv/disk/wal.ts";
+import { KvClient } from "../kv/client.ts";
 import { blobsOf } from "../kv/command.ts";
 import type { Env } from "../kv/env.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import { invariant, InvariantViolation } from "../kv/invariant.ts";
+import { LockSweeper } from "../kv/lock_sweeper.ts";
 import { planGroups } from "../proto/cluster_config.ts";
 import { backendConversation, type StoreReport } from "../proto/control.ts";
 import type { DiskReport } from "../proto/disk_report.ts";
@@ -43,6 +45,7 @@ import { BlobIntake } from "./blob_intake.ts";
 import { CopySafety } from "./copy_safety.ts";
 import { ClockWatch, systemUptimeMs } from "./clock_watch.ts";
 import { askHashes, judge } from "./hash_vote.ts";
+import { RpcTransport } from "./kv_connection.ts";
 import { Metrics } from "./metrics.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
@@ -224,6 +227,9 @@ export class Backend {
   /** Those that take part. */
   readonly #groups: ReadonlyMap<GroupId, GroupShell>;
   readonly #peers: PeerLinks;
+  /** To other groups, for what transactions left behind. */
+  readonly #client: KvClient;
+  readonly #lockSweepers = new Map<GroupId, LockSweeper>();
   readonly #service: BackendService;
   readonly #source: SnapshotSource;
   readonly #scrubber: Scrubber;
@@ -340,6 +346,7 @@ export class Backend {
       noteFinished: (wallMs) => parts.notes?.noteScrubbed(wallMs),
       onDamage: (shell, error) => void this.#replicas.unreadable(shell, error),
     });
+    this.#client = new KvClient({ env, transport: new RpcTransport(context, this.#peers) });
     this.#source = new SnapshotSource({ groups: this.#groups, blobs, env });
     this.#reporter = new NodeReporter({
       context,
@@ -462,10 +469,21 @@ export class Backend {
     for (const group of this.#groups.values()) {
       group.maybeCheckpoint();
       group.maybeAudit();
+      if (group.replica.canServe()) this.#sweepLocks(group);
     }
     void this.#checkDisk();
     void this.#measureQuarantine();
     void this.#source.removeOld();
+  }
+
+  #sweepLocks({ gid, replica }: GroupShell): void {
+    let sweeper = this.#lockSweepers.get(gid);
+    if (sweeper === undefined) {
+      const { transactions } = this.#client;
+      sweeper = new LockSweeper({ env: this.#context.env, transactions });
+      this.#lockSweepers.set(gid, sweeper);
+    }
+    void sweeper.sweep(replica.state.locks);
   }
 
   async #checkDisk(): Promise<void> {

@@ -21,7 +21,7 @@ import { type Effect, type Input, type LogRecord, Replica, type Self } from "../
 import type { ScanSource } from "../kv/pages.ts";
 import type { RowSpan } from "../kv/read_gate.ts";
 import type { LogEntry } from "../kv/replica_log.ts";
-import type { RowOutcome } from "../kv/row_op.ts";
+import type { RequestOutcome } from "../kv/outcome.ts";
 import type { TabletChange } from "../kv/tablet_policy.ts";
 import type { KeyRange } from "../kv/tablets.ts";
 import type { RequestStamp } from "../proto/command.ts";
@@ -94,7 +94,7 @@ export class GroupShell {
   readonly #writes: PendingWrite[] = [];
   #writing = false;
   #hintedCommitLsn: Lsn = toLsn(0);
-  readonly #requests = new Map<number, PromiseWithResolvers<RowOutcome>>();
+  readonly #requests = new Map<number, PromiseWithResolvers<RequestOutcome>>();
   readonly #reshapes = new Map<number, PromiseWithResolvers<void>>();
   readonly #reads = new Map<number, { run: () => void; reject: (error: unknown) => void }>();
   #lastId = 0;
@@ -191,10 +191,10 @@ export class GroupShell {
   // ------------------------------------------------------------------------------ requests
 
   /** Resolves once the operation is committed; rejects as proto/kv_wire.ts says. */
-  apply(stamp: RequestStamp, request: LogRequest): Promise<RowOutcome> {
+  apply(stamp: RequestStamp, request: LogRequest): Promise<RequestOutcome> {
     if (this.#retired) return Promise.reject(this.#gone());
     const requestId = ++this.#lastId;
-    const waiting = Promise.withResolvers<RowOutcome>();
+    const waiting = Promise.withResolvers<RequestOutcome>();
     this.#requests.set(requestId, waiting);
     this.writeCount += 1;
     for (const { row } of rowOpsOf(request)) {

@@ -12,7 +12,9 @@ import { INLINE_BYTES_MAX, OPERATION_BYTES_MAX, VALUE_BYTES_MAX } from "../kv/kv
 import { checkRows } from "../kv/limits.ts";
 import { type RowSpan, spanOfRow } from "../kv/read_gate.ts";
 import { readRowPage, readScanPage } from "../kv/pages.ts";
-import type { LogMutation, LogRowOp, LogValue } from "../kv/row_op.ts";
+import { isInternal } from "../kv/internal_columns.ts";
+import type { RequestOutcome } from "../kv/outcome.ts";
+import type { LogCondition, LogMutation, LogRowOp, LogValue } from "../kv/row_op.ts";
 import type { GroupPlan } from "../proto/cluster_config.ts";
 import { type GroupId, groupId, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
 import type { RequestStamp, RowOpHead } from "../proto/command.ts";
@@ -47,8 +49,19 @@ export interface BackendServiceOptions {
 const HOPS_MAX = 1;
 const BULK_BYTES = 64 * 1024;
 const FORWARD_TIMEOUT_MS = 2_000;
+/** UTF-16 units of the rows that locks name in one answer: a line on the wire holds them easily. */
+const LOCKS_LENGTH_MAX = 64 * 1024;
 
 type KvHandlers = Handlers<typeof kvConversation>;
+type Forwarded =
+  | "apply"
+  | "multiRow"
+  | "prepare"
+  | "settle"
+  | "txnState"
+  | "get"
+  | "getRow"
+  | "scan";
 
 export class BackendService {
   readonly #options: BackendServiceOptions;
@@ -73,32 +86,62 @@ export class BackendService {
     },
     multiRow: (body, payload) => {
       this.requestCount += 1;
-      checkRows(body.ops);
-      const group = this.#groupOf(body.gid, body.ops[0]!.row);
-      for (const { row } of body.ops) this.#groupOf(body.gid, row);
+      const group = this.#groupOfAll(body.gid, body.ops);
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "multiRow", body, payload);
       return this.#write(group, body.stamp, { ops: body.ops, payload }, (ops) => {
         return { kind: "multiRow", ops };
       });
     },
-    get: (body, payload) =>
-      this.#read("get", body, payload, spanOfRow(body.row), (group) => {
+    prepare: (body, payload) => {
+      this.requestCount += 1;
+      const group = this.#groupOfAll(body.gid, body.ops);
+      const away = this.#elsewhere(group, body.hops);
+      if (away !== null) return this.#forward(away, "prepare", body, payload);
+      const { txn, others, lifeMs } = body;
+      return this.#write(group, body.stamp, { ops: body.ops, payload }, (ops) => {
+        return { kind: "prepare", txn, ops, others, lifeMs };
+      });
+    },
+    settle: async (body, payload) => {
+      this.requestCount += 1;
+      const group = this.#groupOf(body.gid, body.row);
+      const away = this.#elsewhere(group, body.hops);
+      if (away !== null) return this.#forward(away, "settle", body, payload);
+      const { txn, step, lifeMs } = body;
+      return answerOf(await group.apply(body.stamp, { kind: "settle", txn, step, lifeMs }));
+    },
+    txnState: (body, payload) =>
+      this.#read("txnState", body, payload, spanOfRow(body.row), ({ replica: { state } }) => {
+        const nowMs = Math.max(state.timeMs, Math.round(this.#options.env.wallMs()));
+        return {
+          state: state.locks.stateOf(body.id),
+          remainingMs: state.locks.remainingMs(body.id, nowMs),
+        };
+      }),
+    get: (body, payload) => {
+      const span = spanOfRow(body.row);
+      return this.#read("get", body, payload, span, (group) => {
+        const cell = group.store.get(body.row, body.column);
         const { appliedLsn } = group.replica.state;
-        return this.#cellAnswer(group, group.store.get(body.row, body.column), appliedLsn);
-      }),
-    getRow: (body, payload) =>
-      this.#read("getRow", body, payload, spanOfRow(body.row), (group) => {
+        return this.#cellAnswer(group, cell, appliedLsn, locksIn(group, span));
+      });
+    },
+    getRow: (body, payload) => {
+      const span = spanOfRow(body.row);
+      return this.#read("getRow", body, payload, span, (group) => {
         const page = readRowPage(group.store, body.row, definedOnly(body));
-        return pageAnswer(page, group.replica.state.appliedLsn, body.keysOnly === true);
-      }),
+        const { appliedLsn } = group.replica.state;
+        return pageAnswer(page, appliedLsn, body.keysOnly === true, locksIn(group, span));
+      });
+    },
     scan: (body, payload) => {
       const plan = this.#plans.get(body.gid);
       if (plan === undefined) throw this.#wrongTablet(body.gid);
       const from = body.after?.row ?? body.startRow ?? plan.startKey;
       const span = { from, until: body.endRow ?? plan.endKey };
       return this.#read("scan", body, payload, span, (group) => {
-        return this.#scanPage(group, plan, body);
+        return this.#scanPage(group, plan, span, body);
       });
     },
     reshape: async ({ gid, change }) => {
@@ -160,6 +203,12 @@ export class BackendService {
     return group;
   }
 
+  #groupOfAll(gid: GroupId, ops: readonly { readonly row: string }[]): GroupShell {
+    checkRows(ops);
+    for (const { row } of ops) this.#groupOf(gid, row);
+    return this.#options.groups.get(gid)!;
+  }
+
   #wrongTablet(gid: GroupId): KvError {
     if (this.#options.isSuspect(gid)) {
       const message = `The copy of group ${gid} at backend/${this.#options.self} is damaged`;
@@ -181,7 +230,7 @@ export class BackendService {
     return primary;
   }
 
-  async #forward<Name extends "apply" | "multiRow" | "get" | "getRow" | "scan">(
+  async #forward<Name extends Forwarded>(
     to: NodeId,
     name: Name,
     body: Parameters<KvHandlers[Name]>[0],
@@ -221,7 +270,7 @@ export class BackendService {
     try {
       const ops = this.#keepLargeValues(attachAllValues(heads, payload));
       const outcome = await group.apply(stamp, requestOf(ops));
-      return outcome.kind === "applied" ? { ...outcome, numbers: [...outcome.numbers] } : outcome;
+      return answerOf(outcome);
     } finally {
       this.#largeBytes -= large;
     }
@@ -232,6 +281,7 @@ export class BackendService {
     let bytes = 0;
     for (const { conditions, mutations } of ops) {
       for (const part of [...conditions, ...mutations]) {
+        checkColumns(part);
         if ("value" in part) bytes += this.#checked(part.value).size;
       }
     }
@@ -272,7 +322,7 @@ export class BackendService {
   // -------------------------------------------------------------------------------- reads
 
   /** `answer` runs in the very turn in which the group's state may be read. */
-  #read<Name extends "get" | "getRow" | "scan", T>(
+  #read<Name extends "get" | "getRow" | "scan" | "txnState", T>(
     name: Name,
     body: Parameters<KvHandlers[Name]>[0],
     payload: Uint8Array,
@@ -283,8 +333,10 @@ export class BackendService {
     const group = "row" in body ? this.#groupOf(body.gid, body.row) : this.#groupAt(body.gid);
     const run = () => this.#guarded(group, () => answer(group));
     // Snapshots are kept by the primary alone.
-    const bound = "snapshot" in body && body.snapshot !== undefined ? undefined : body.bound;
-    if (bound !== undefined && group.satisfies(bound)) return run();
+    const snapshot = "snapshot" in body ? body.snapshot : undefined;
+    const bound = "bound" in body && snapshot === undefined ? body.bound : undefined;
+    // What became of a transaction that was decided elsewhere is for the newest state to say.
+    if (bound !== undefined && group.satisfies(bound) && !hasLocks(group, span)) return run();
     const away = this.#elsewhere(group, body.hops);
     if (away !== null) return this.#forward(away, name, body, payload);
     return group.read(span, run);
@@ -294,10 +346,11 @@ export class BackendService {
     group: GroupShell,
     cell: StoredCell | undefined,
     lsn: Lsn,
+    locks: LocksAnswer = {},
   ): CellAnswer | Promise<CellAnswer> {
-    if (cell === undefined) return { body: { lsn, cell: null }, payload: EMPTY };
+    if (cell === undefined) return { body: { lsn, cell: null, ...locks }, payload: EMPTY };
     const { version, size, crc, value } = cell;
-    const body = { lsn, cell: { version, size, crc } };
+    const body = { lsn, cell: { version, size, crc }, ...locks };
     return isBlobRef(value)
       ? this.#readLarge(group, value.blob, crc).then((payload) => ({ body, payload }))
       : { body, payload: value };
@@ -315,19 +368,28 @@ export class BackendService {
   }
 
   /** Runs in a turn in which the group's state may be read. */
-  #scanPage(group: GroupShell, plan: GroupPlan, body: Parameters<KvHandlers["scan"]>[0]) {
+  #scanPage(
+    group: GroupShell,
+    plan: GroupPlan,
+    span: RowSpan,
+    body: Parameters<KvHandlers["scan"]>[0],
+  ) {
     const { snapshot: wanted, ...options } = definedOnly(body);
     const keysOnly = options.keysOnly === true;
     if (wanted === undefined) {
       const page = readScanPage(group.store, options, plan);
-      return pageAnswer(page, group.replica.state.appliedLsn, keysOnly);
+      const until = page.next === null ? span.until : page.next.row + "\0";
+      const locks = locksIn(group, { from: span.from, until });
+      return pageAnswer(page, group.replica.state.appliedLsn, keysOnly, locks);
     }
     const { gid } = group;
     const known = wanted !== "new" && wanted.gid === gid ? wanted.lsn : null;
     const { lsn, source, close } = group.snapshot(known);
     const page = readScanPage(source, options, plan);
     if (page.next === null) close();
-    const { body: answer, payload } = pageAnswer(page, lsn, keysOnly);
+    // What is decided but not applied yet when a snapshot begins belongs into it.
+    const locks = known === null ? locksIn(group, span) : {};
+    const { body: answer, payload } = pageAnswer(page, lsn, keysOnly, locks);
     return { body: { ...answer, snapshot: { gid, lsn } }, payload };
   }
 
@@ -406,6 +468,7 @@ function pageAnswer<Next>(
   page: { cells: readonly StoredCell[]; next: Next },
   lsn: Lsn,
   keysOnly: boolean,
+  locks: LocksAnswer,
 ) {
   const payload: Uint8Array[] = [];
   const cells = page.cells.map((cell) => {
@@ -414,7 +477,39 @@ function pageAnswer<Next>(
     if (inline) payload.push(value);
     return { row, column, version, size, inline };
   });
-  return { body: { lsn, cells, next: page.next }, payload };
+  return { body: { lsn, cells, next: page.next, ...locks }, payload };
+}
+
+type LocksAnswer = { locks?: { row: string; id: string; anchor: string }[] };
+
+/** Locks on rows of a page, for the reader to settle if their transactions are decided. */
+function locksIn(group: GroupShell, span: RowSpan): LocksAnswer {
+  const found = group.replica.state.locks.decidedElsewhere(span);
+  if (found.length === 0) return {};
+  // One of each transaction is enough: a group settles all rows of a transaction at once.
+  const distinct = new Map(found.map(({ row, id, anchor }) => [id, { row, id, anchor }]));
+  let length = 0;
+  for (const { row, anchor } of distinct.values()) length += row.length + anchor.length;
+  if (length > LOCKS_LENGTH_MAX) {
+    throw new KvError("busy", `${distinct.size} transactions are under way on these rows`);
+  }
+  return { locks: [...distinct.values()] };
+}
+
+const hasLocks = (group: GroupShell, span: RowSpan) =>
+  group.replica.state.locks.decidedElsewhere(span).length > 0;
+
+const answerOf = (outcome: RequestOutcome) =>
+  outcome.kind === "applied" ? { ...outcome, numbers: [...outcome.numbers] } : outcome;
+
+function checkColumns(part: LogCondition | LogMutation): void {
+  const names = [
+    ..."column" in part ? [part.column] : [],
+    ..."counter" in part ? [part.counter] : [],
+    ..."prefix" in part ? [part.prefix] : [],
+  ];
+  if (!names.some(isInternal)) return;
+  throw new KvError("invalid_request", "Columns that begin with U+0001 are the store's own");
 }
 
 /** zod gives `undefined` for what is absent; the options of a page leave it out. */

@@ -84,7 +84,8 @@ export class RecordedKv implements Kv {
     for (const [index, open] of opens.entries()) {
       if (result.applied) {
         const { version, numbers } = result.results[index]!;
-        this.#recorder.ok(open, { applied: true, version, numbers: [...numbers] });
+        const written = version === null ? {} : { version };
+        this.#recorder.ok(open, { applied: true, ...written, numbers: [...numbers] });
       } else if (index === result.opIndex) {
         const { version, conditionIndex } = result;
         this.#recorder.answered(open, { applied: false, version, conditionIndex });

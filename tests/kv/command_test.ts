@@ -47,9 +47,12 @@ Deno.test("decodeCommand() gives back what encodeCommand() was given, every byte
     const large = (value: Uint8Array) => `blob-${value.length}-${++blobs}`;
     const log = toLogRowOp(op, large);
     const other = { ...toLogRowOp({ ...op, row: `${op.row}2` }, large), mutations: [] };
+    const txn = { id: "a-transaction", anchor: "r" };
     const commands: Command[] = [
       { kind: "rowOp", stamp, timeMs: 99, op: log },
       { kind: "multiRow", stamp, timeMs: 99, ops: [log, other, { ...log, row: "z" }] },
+      { kind: "prepare", stamp, timeMs: 99, txn, ops: [log, other], others: ["y"], lifeMs: 5 },
+      { kind: "settle", stamp, timeMs: 99, txn, step: "commit", lifeMs: 5 },
     ];
     for (const command of commands) {
       const decoded = decodeCommand(encodeCommand(command));
