@@ -78,6 +78,8 @@ export interface CampaignResult {
   /** The machine's load average over the last minute, before and after. */
   readonly load: readonly [number, number];
   readonly faults: Readonly<Record<string, number>>;
+  /** Processes ended by SIGKILL. */
+  readonly kills: number;
   readonly gaps: readonly Figure[];
   readonly operations: {
     readonly ok: number;
@@ -149,6 +151,7 @@ class Campaign {
       groups: cluster.groups,
       random: new SeededRandom(options.seed + 1),
       tally: this.#tally,
+      door: cluster.opsUrl("frontend/0"),
       askReplica: askReplicaOf(cluster),
       onHistory: (event: HistoryEvent) => history.write(JSON.stringify(event)),
       keep: (name, lines) => {
@@ -164,6 +167,7 @@ class Campaign {
     const { okCount, unknownCount, refused } = this.#tally;
     return {
       faults: this.#faultCounts,
+      kills: this.#cluster.killCount,
       gaps: this.#figures.list(),
       operations: {
         ok: okCount,
@@ -176,6 +180,7 @@ class Campaign {
   }
 
   async run(): Promise<void> {
+    for (const workload of this.#workloads) await workload.prepare?.();
     const stop = new AbortController();
     const running = Promise.all(
       this.#workloads.map((workload) =>

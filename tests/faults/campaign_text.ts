@@ -28,7 +28,7 @@ export function resultLines(result: CampaignResult): string[] {
     `seed ${result.seed}: ${result.seconds.toFixed(0)} s, load ${
       result.load.map((load) => load.toFixed(1)).join(" before, ")
     } after`,
-    `faults: ${faults.join(", ")}`,
+    `faults: ${faults.join(", ")}; ${result.kills} processes killed`,
     ...figureLines(result.gaps),
     `operations: ${ok} done, ${refusals.join(", ") || "none"} refused, ${unknown} of unknown end`,
     `checked: ${result.checked.join(", ")}; ${result.violations.length} violations`,

@@ -177,12 +177,13 @@ export function flip(options: { readonly running: boolean }): Nemesis {
         gaps: hit(running ? "with a flipped bit, crashed" : "down, with a flipped bit"),
         holdMs: 500,
         begin: async () => {
-          if (!running) await cluster.supervisorOf(victim).kill();
+          if (!running) await cluster.killNode(victim);
           await flipBit(dir, random);
         },
         end: async () => {
-          if (running) sendSignal(pid, "SIGKILL");
-          else await cluster.startNode(victim);
+          if (!running) return await cluster.startNode(victim);
+          cluster.sigkill(pid);
+          await cluster.waitGone(victim, pid);
         },
       };
     },

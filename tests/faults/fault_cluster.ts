@@ -2,8 +2,8 @@
  * A cluster spread over hosts, for faults that take a whole host: one `penncloud up` and one data
  * folder for each host, all on this machine.
  *
- * The coordinator has a host of its own (127.0.0.2), so that it can outlive any backend's host. The
- * backends lie on three more (127.0.0.3 to 127.0.0.5), one of each trio on each, as in
+ * The coordinator and a frontend have a host of their own (127.0.0.2), so that they can outlive any
+ * backend's host. The backends lie on three more (127.0.0.3 to 127.0.0.5), one of each trio on each, as in
  * cluster.hosts.toml. Hosts get copies of the cluster's secret, as an operator would make them.
  *
  * With links, whatever the nodes of one host say to those of another goes through a link for each host
@@ -33,6 +33,7 @@ import { LinkNet } from "./link_net.ts";
 
 const MUTATED_MAIN = join(import.meta.dirname!, "mutated_main.ts");
 const COPIED = ["cluster.json", "secret", "tls_cert.pem", "tls_key.pem"];
+const FIRST_HOST = "127.0.0.2";
 const BACKEND_HOSTS = 3;
 const START_DEADLINE_MS = 90_000;
 const STOP_DEADLINE_MS = 30_000;
@@ -56,6 +57,8 @@ export class FaultHost {
   readonly #configFile: string;
   readonly #mutant: MutantName | undefined;
   #process: Deno.ChildProcess | null = null;
+  /** Processes killed together with the whole host, supervisors included. */
+  killCount = 0;
   /** The last that its supervisor has printed, over all its lives. */
   output = "";
 
@@ -103,7 +106,9 @@ export class FaultHost {
   async crash(): Promise<void> {
     const process = this.#process;
     if (process === null) return;
-    for (const pid of [process.pid, ...processesOf(this.dir)]) sendSignal(pid, "SIGKILL");
+    const pids = new Set([process.pid, ...processesOf(this.dir)]);
+    for (const pid of pids) sendSignal(pid, "SIGKILL");
+    this.killCount += pids.size;
     await this.#gone(process);
   }
 
@@ -135,6 +140,7 @@ export class FaultHost {
 export class FaultCluster {
   readonly groups: readonly GroupPlan[];
   readonly #connections: KvConnection[] = [];
+  #killCount = 0;
 
   private constructor(
     /** As clients see it. */
@@ -252,6 +258,29 @@ export class FaultCluster {
     const { pid } = await this.process(name);
     if (pid === null) throw new Error(`${name} does not run`);
     return pid;
+  }
+
+  /** Processes that were ended by SIGKILL so far. */
+  get killCount(): number {
+    return this.hosts.reduce((sum, host) => sum + host.killCount, this.#killCount);
+  }
+
+  /** kill -9 behind its supervisor's back, which starts it again. */
+  sigkill(pid: number): void {
+    sendSignal(pid, "SIGKILL");
+    this.#killCount += 1;
+  }
+
+  /** Until the supervisor knows that this process is gone: before that the cluster looks whole. */
+  async waitGone(name: string, pid: number): Promise<void> {
+    const gone = async () => (await this.process(name)).pid !== pid;
+    await eventually(gone, `the supervisor to see ${name} gone`, { withinMs: 30_000 });
+  }
+
+  /** kill -9 through its supervisor: it stays down. */
+  async killNode(name: string): Promise<void> {
+    await this.supervisorOf(name).kill();
+    this.#killCount += 1;
   }
 
   /** Starts the node, unless it runs already, without waiting for its supervisor's patience. */
@@ -376,7 +405,10 @@ function configText(
     const { host, port } = places.get(`${role}/${id}`) ?? own;
     return `[[node]]\nrole = "${role}"\nid = ${id}\nhost = "${host}"\nport = ${port}\n`;
   };
-  const nodes = [node("coordinator", 0, "127.0.0.2", 9999)];
+  const nodes = [
+    node("coordinator", 0, FIRST_HOST, 9999),
+    node("frontend", 0, FIRST_HOST, 8000),
+  ];
   for (let id = 0; id < backends; id++) {
     nodes.push(node("backend", id, `127.0.0.${3 + id % BACKEND_HOSTS}`, 10_000 + id));
   }

@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { eventually } from "../eventually.ts";
-import { type FaultCluster, sendSignal } from "./fault_cluster.ts";
+import type { FaultCluster } from "./fault_cluster.ts";
 import { GuaranteeBroken, type Nemesis } from "./nemesis.ts";
 
 const COORDINATOR = "coordinator/0";
@@ -47,13 +47,13 @@ class MetadataFolder {
 
   /** Stops the coordinator for it, so that the copy is a whole one. */
   async copyTo(name: string): Promise<void> {
-    await this.#cluster.supervisorOf(COORDINATOR).kill();
+    await this.#cluster.killNode(COORDINATOR);
     await copyFolder(this.#dir, this.#aside(name));
     await this.#cluster.startNode(COORDINATOR);
   }
 
   async replaceBy(name: string): Promise<void> {
-    await this.#cluster.supervisorOf(COORDINATOR).kill();
+    await this.#cluster.killNode(COORDINATOR);
     await copyFolder(this.#aside(name), this.#dir);
     await this.#cluster.startNode(COORDINATOR);
   }
@@ -78,7 +78,7 @@ async function changeEveryGroup(cluster: FaultCluster): Promise<void> {
   for (const name of cluster.backends) {
     const now = await epochsOf(cluster);
     if ([...before].every(([group, epoch]) => now.get(group)! > epoch)) return;
-    sendSignal(await cluster.pidOf(name), "SIGKILL");
+    cluster.sigkill(await cluster.pidOf(name));
     await eventually(async () => (await cluster.process(name)).state !== "running", "a crash");
     await cluster.waitWhole({ withinMs: WHOLE_WITHIN_MS });
   }

@@ -3,7 +3,16 @@ import { diskFull, failedSync, flip, slowSync } from "./disk_faults.ts";
 import { rollback } from "./metadata_faults.ts";
 import { cut, slowLinks } from "./network_faults.ts";
 import type { Nemesis } from "./nemesis.ts";
-import { coordinator, everything, host, kill, killBoth, pause, stop } from "./process_faults.ts";
+import {
+  coordinator,
+  everything,
+  frontend,
+  host,
+  kill,
+  killBoth,
+  pause,
+  stop,
+} from "./process_faults.ts";
 
 export const NEMESES: readonly Nemesis[] = [
   kill,
@@ -11,6 +20,7 @@ export const NEMESES: readonly Nemesis[] = [
   host,
   pause,
   killBoth,
+  frontend,
   coordinator,
   everything({ oneByOne: false }),
   everything({ oneByOne: true }),

@@ -4,6 +4,7 @@ import { type FaultCluster, nameOf, sendSignal } from "./fault_cluster.ts";
 import { drawMs, drawPrimary, type Fault, hit, type Nemesis, ordersOf } from "./nemesis.ts";
 
 const COORDINATOR = "coordinator/0";
+const FRONTEND = "frontend/0";
 
 /** Proof of death reaches the coordinator through the supervisor, which starts it again at once. */
 export const kill: Nemesis = {
@@ -20,8 +21,9 @@ async function killOf(cluster: FaultCluster, victim: string): Promise<Fault> {
     victims: victim === COORDINATOR ? [] : [victim],
     gaps: hit("killed, host alive"),
     holdMs: 0,
-    begin: () => Promise.resolve(sendSignal(pid, "SIGKILL")),
-    end: () => Promise.resolve(),
+    begin: () => Promise.resolve(cluster.sigkill(pid)),
+    // Somebody else may have taken the whole host away meanwhile.
+    end: () => cluster.waitGone(victim, pid).catch(() => {}),
   };
 }
 
@@ -37,7 +39,7 @@ export const stop: Nemesis = {
       victims: [victim],
       gaps: hit("killed, stays down"),
       holdMs,
-      begin: async () => void await cluster.supervisorOf(victim).kill(),
+      begin: () => cluster.killNode(victim),
       end: () => cluster.startNode(victim),
     };
   },
@@ -95,9 +97,17 @@ export const killBoth: Nemesis = {
       gaps: hit("killed together with the coordinator"),
       holdMs: 0,
       begin: async () => void await Promise.all(faults.map((fault) => fault.begin())),
-      end: () => Promise.resolve(),
+      end: async () => void await Promise.all(faults.map((fault) => fault.end())),
     };
   },
+};
+
+/** Requests of people end in the middle; what they had been promised stays. */
+export const frontend: Nemesis = {
+  name: "frontend",
+  about: "kill -9 of the frontend in the middle of people's requests",
+  combines: true,
+  plan: async (cluster) => ({ ...await killOf(cluster, FRONTEND), victims: [], gaps: {} }),
 };
 
 /** Data goes on being served: only a change of configuration would need it. */
@@ -113,7 +123,7 @@ export const coordinator: Nemesis = {
       gaps: { other: "coordinator away" },
       harmless: true,
       holdMs,
-      begin: async () => void await cluster.supervisorOf(COORDINATOR).kill(),
+      begin: () => cluster.killNode(COORDINATOR),
       end: () => cluster.startNode(COORDINATOR),
     });
   },

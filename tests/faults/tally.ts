@@ -3,8 +3,10 @@ import { KvError, type KvErrorCode } from "../../kv/errors.ts";
 
 export type Ended<T> =
   | { readonly outcome: "ok"; readonly result: T }
-  /** fail: certainly not executed. unknown: nobody can tell. */
-  | { readonly outcome: "fail" | "unknown"; readonly error: KvError };
+  /** Certainly not executed. */
+  | { readonly outcome: "fail"; readonly error: KvError }
+  /** Nobody can tell. */
+  | { readonly outcome: "unknown"; readonly error: KvError };
 
 export class Tally {
   okCount = 0;

@@ -14,6 +14,8 @@ export interface WorkloadContext {
   readonly groups: readonly GroupPlan[];
   readonly random: SeededRandom;
   readonly tally: Tally;
+  /** The URL of a frontend. */
+  readonly door: string;
   /** Asks one replica for a cell. It answers only if it takes itself for the primary. */
   askReplica(question: ReplicaQuestion): Promise<FullCell | null>;
   /** Told of everything that recording clients do, as it happens. */
@@ -32,6 +34,8 @@ export interface ReplicaQuestion {
 
 export interface Workload {
   readonly name: string;
+  /** Makes what it needs, before any fault strikes. */
+  prepare?(): Promise<void>;
   /** Runs until `stop`; rejects with errors that no store may cause. */
   run(stop: AbortSignal): Promise<void>;
   /** Called between two faults, when the cluster is whole: judges and forgets what is finished. */

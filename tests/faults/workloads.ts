@@ -1,6 +1,9 @@
 /** What clients do during a campaign, all at once. */
 import { Appends } from "./appends.ts";
+import { Bank } from "./bank.ts";
 import { Counters } from "./counters.ts";
+import { Lists } from "./lists.ts";
+import { People } from "./people.ts";
 import { LARGE_VALUES, Registers, SMALL_VALUES } from "./registers.ts";
 import type { Workload, WorkloadContext } from "./workload.ts";
 
@@ -9,4 +12,8 @@ export const WORKLOADS: readonly ((context: WorkloadContext) => Workload)[] = [
   (context) => new Registers(context, LARGE_VALUES),
   (context) => new Appends(context),
   (context) => new Counters(context),
+  // A transaction is of one group.
+  (context) => new Lists({ ...context, groups: context.groups.slice(0, 1) }),
+  (context) => new Bank({ ...context, groups: context.groups.slice(0, 1) }),
+  (context) => new People(context),
 ];

@@ -61,6 +61,7 @@ async function tryOut(make: (context: WorkloadContext) => Workload, kv: Kv): Pro
     groups: [{ id: 1, startKey: "", endKey: null, members: [0] }],
     random: new SeededRandom(1),
     tally: new Tally(),
+    door: "",
     askReplica: ({ row, column }) => kv.get(row, column),
     onHistory: () => {},
     keep: (name) => kept.push(name),
