@@ -42,6 +42,7 @@ const RECORD_CHECK_PATIENCE_MS = 1_000;
 /** One append on the wire: below the frame limit even with one operation of the largest size. */
 const APPEND_LIMITS = { entriesMax: 512, bytesMax: 3 * 1024 * 1024 };
 const SNAPSHOT_PATIENCE_MS = 60_000;
+const IDLE_AFTER_MS = 5_000;
 
 export interface PrimaryOptions {
   readonly core: ReplicaCore;
@@ -60,10 +61,13 @@ export class Primary {
   /** The last heartbeat that was sent. */
   #beat = 0;
   #heartbeatMs = -Infinity;
+  /** When something was last committed, or a read had to wait. */
+  #usedMs: number;
 
   /** Takes office: `core.config` has just named us. */
   constructor({ core, tabletLimits, makeId }: PrimaryOptions) {
     this.#core = core;
+    this.#usedMs = core.nowMs;
     const { reign } = core.config!, { timeMs } = core.state;
     this.#epochStartLsn = core.appendOwn({ kind: "epochStart", reign, timeMs }).lsn;
     this.#writes = new WriteQueue(core, tabletLimits);
@@ -120,7 +124,7 @@ export class Primary {
 
   onTick(): void {
     const core = this.#core, membership = this.#membership;
-    if (core.nowMs - this.#heartbeatMs >= core.timing.heartbeatMs) this.#heartbeat();
+    if (core.nowMs - this.#heartbeatMs >= this.#heartbeatEveryMs()) this.#heartbeat();
     this.#watchPeers();
     membership.maybeStay();
     membership.repeatProposal();
@@ -214,6 +218,7 @@ export class Primary {
       if (matchLsn < commitLsn) commitLsn = matchLsn;
     }
     if (commitLsn <= core.commitLsn) return;
+    this.#usedMs = core.nowMs;
     core.commitTo(commitLsn, (entry, outcome) => this.#writes.onApplied(entry, outcome));
     let neededLsn: number = core.state.appliedLsn;
     for (const peer of this.#peers.values()) {
@@ -233,6 +238,7 @@ export class Primary {
     } else if (this.#reads.size >= WAITING_READS_MAX) {
       core.refuseRead(readId, "busy", `Group ${core.gid} has ${WAITING_READS_MAX} reads waiting`);
     } else {
+      this.#usedMs = core.nowMs;
       this.#reads.add({ readId, span, beat: this.#beat, sinceMs: core.nowMs });
       this.#releaseReads();
     }
@@ -379,6 +385,13 @@ export class Primary {
     if (peer !== undefined) peer.progressMs = this.#core.nowMs;
   }
 
+  /** A group that nobody uses keeps its leases with fewer heartbeats. */
+  #heartbeatEveryMs(): number {
+    const { nowMs, timing: { heartbeatMs, leaseMs } } = this.#core;
+    const isIdle = nowMs - this.#usedMs > IDLE_AFTER_MS;
+    return isIdle ? Math.max(heartbeatMs, Math.min(heartbeatMs * 2, leaseMs / 3)) : heartbeatMs;
+  }
+
   #heartbeat(): void {
     this.#heartbeatMs = this.#core.nowMs;
     this.#beat += 1;
@@ -391,7 +404,7 @@ export class Primary {
     core.send(peer.member.node, {
       kind: "heartbeat",
       ...core.head(peer.inc),
-      config: core.config!,
+      ...(peer.hasConfig ? {} : { config: core.config! }),
       sentMs: core.nowMs,
       beat: this.#beat,
       commitLsn: core.commitLsn,
@@ -467,6 +480,7 @@ export class Primary {
     // It threw away what it was sent in another epoch than its own, be it that we have caught up
     // with it since or that it still has to follow.
     else if (message.round === peer.round) this.#restart(peer);
+    else if (message.epoch < core.epoch) this.#sendHeartbeat(peer);
     this.#replicate(peer);
   }
 

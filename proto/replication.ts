@@ -109,7 +109,8 @@ export type Behind = z.infer<typeof Behind>;
 export const Heartbeat = z.object({
   kind: z.literal("heartbeat"),
   ...head,
-  config: GroupConfig,
+  /** Present until the receiver is known to have adopted this epoch. */
+  config: GroupConfig.optional(),
   /** The primary's monotonic clock at sending, echoed by the answer. */
   sentMs: z.number(),
   /** Counts the primary's heartbeats; echoed by the answer. */

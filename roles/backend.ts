@@ -56,7 +56,10 @@ import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
 import { Scrubber } from "./scrubber.ts";
 import { fetchBlobFrom, fetchSnapshot, SnapshotSource } from "./snapshot_transfer.ts";
 
-const TICK_MS = 25;
+const TICK_MS = 50;
+/** Nine backends that nobody uses should not keep a laptop warm. */
+const IDLE_TICK_MS = 100;
+const IDLE_AFTER_MS = 5_000;
 const HOUSEKEEPING_MS = 1_000;
 const DRAIN_MS = 20_000;
 /** Below this much free space no new writes are taken, so that what is under way can end. */
@@ -248,6 +251,7 @@ export class Backend {
   #blobBytes = 0;
   readonly #clock: ClockWatch;
   #timers: (() => void)[] = [];
+  #lastWork = { count: 0, nowMs: 0 };
   #stopped = false;
 
   /** @throws {CorruptionError} what all groups share is damaged; nothing was changed */
@@ -397,8 +401,8 @@ export class Backend {
   }
 
   start(): void {
-    this.#repeat(TICK_MS, () => this.#tick());
-    this.#repeat(HOUSEKEEPING_MS, () => this.#keepHouse());
+    this.#repeat(() => this.#isIdle() ? IDLE_TICK_MS : TICK_MS, () => this.#tick());
+    this.#repeat(() => HOUSEKEEPING_MS, () => this.#keepHouse());
     this.#timers.push(this.#context.env.timer(SWEEP_AFTER_MS, () => void this.#sweepBlobs()));
     this.#scrubber.start();
     this.#reporter?.start();
@@ -433,10 +437,10 @@ export class Backend {
     await this.#parts.closeStores();
   }
 
-  #repeat(ms: number, run: () => void): void {
+  #repeat(everyMs: () => number, run: () => void): void {
     let cancel = () => {};
     const schedule = () => {
-      cancel = this.#context.env.timer(ms, () => {
+      cancel = this.#context.env.timer(everyMs(), () => {
         if (this.#stopped) return;
         run();
         schedule();
@@ -444,6 +448,14 @@ export class Backend {
     };
     schedule();
     this.#timers.push(() => cancel());
+  }
+
+  /** Nothing was asked and nothing logged for a while. */
+  #isIdle(): boolean {
+    const nowMs = this.#context.env.monotonicMs();
+    const work = this.#service.requestCount + this.#wal.stats.batchCount;
+    if (work !== this.#lastWork.count || !this.#isReady) this.#lastWork = { count: work, nowMs };
+    return nowMs - this.#lastWork.nowMs > IDLE_AFTER_MS;
   }
 
   #tick(): void {
