@@ -50,6 +50,10 @@ export const SavedCompletions = z.array(z.object({
 }));
 export type SavedCompletions = z.infer<typeof SavedCompletions>;
 
+/** What records take in memory, roughly: a client, an outcome, a number or letter in one. */
+const CLIENT_BYTES = 300;
+const OUTCOME_BYTES = 120;
+
 interface ClientRecord {
   firstIncomplete: number;
   lastMs: number;
@@ -57,7 +61,9 @@ interface ClientRecord {
 }
 
 export class Completions {
+  /** Those that were heard last come last. */
   readonly #clients = new Map<string, ClientRecord>();
+  #bytes = 0;
 
   static load(saved: SavedCompletions): Completions {
     const completions = new Completions();
@@ -67,6 +73,8 @@ export class Completions {
         lastMs,
         outcomes: new Map<number, RecordedOutcome>(outcomes),
       });
+      completions.#bytes += CLIENT_BYTES;
+      for (const [, outcome] of outcomes) completions.#bytes += outcomeBytes(outcome);
     }
     return completions;
   }
@@ -102,27 +110,56 @@ export class Completions {
     let record = this.#clients.get(stamp.clientId);
     if (record === undefined) {
       record = { firstIncomplete: 1, lastMs: timeMs, outcomes: new Map() };
-      this.#clients.set(stamp.clientId, record);
-    }
+      this.#bytes += CLIENT_BYTES;
+    } else this.#clients.delete(stamp.clientId);
+    this.#clients.set(stamp.clientId, record);
     record.lastMs = timeMs;
-    if (mutated("completion-dropped-early")) record.outcomes.clear();
+    if (mutated("completion-dropped-early")) this.#drop(record, Infinity);
+    this.#bytes += outcomeBytes(outcome);
     record.outcomes.set(stamp.seq, outcome);
     if (stamp.firstIncomplete > record.firstIncomplete) {
       record.firstIncomplete = stamp.firstIncomplete;
-      for (const seq of record.outcomes.keys()) {
-        if (seq < stamp.firstIncomplete) record.outcomes.delete(seq);
-      }
+      this.#drop(record, stamp.firstIncomplete);
     }
   }
 
-  /** Called at the same log positions on every replica, so all of them forget alike. */
+  /** Called with every entry, so all replicas forget alike. */
   forgetBefore(timeMs: number): void {
     for (const [clientId, record] of this.#clients) {
-      if (record.lastMs < timeMs) this.#clients.delete(clientId);
+      if (record.lastMs >= timeMs) return;
+      this.#drop(record, Infinity);
+      this.#clients.delete(clientId);
+      this.#bytes -= CLIENT_BYTES;
+    }
+  }
+
+  /** What the records take in memory. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Whether a request of this client at `timeMs` leaves the records within `bytesMax`. */
+  hasRoom({ clientId }: RequestStamp, timeMs: number, bytesMax: number): boolean {
+    if (this.#bytes < bytesMax || this.#clients.has(clientId)) return true;
+    // Applying its entry forgets what is old by then.
+    for (const { lastMs } of this.#clients.values()) return lastMs < timeMs - RECORD_LIFE_MS;
+    return true;
+  }
+
+  #drop(record: ClientRecord, belowSeq: number): void {
+    for (const [seq, outcome] of record.outcomes) {
+      if (seq >= belowSeq) continue;
+      record.outcomes.delete(seq);
+      this.#bytes -= outcomeBytes(outcome);
     }
   }
 
   get clientCount(): number {
     return this.#clients.size;
   }
+}
+
+function outcomeBytes(outcome: RecordedOutcome): number {
+  if (outcome.kind === "failed") return OUTCOME_BYTES + 2 * outcome.message.length;
+  return OUTCOME_BYTES + (outcome.kind === "applied" ? 8 * outcome.numbers.length : 0);
 }

@@ -20,6 +20,8 @@ import type { RecordedOutcome, RequestOutcome } from "./outcome.ts";
 import { type ChangedRows, RowLocks, SavedRowLocks } from "./row_locks.ts";
 import {
   cellBytes,
+  CHANGED_BYTES_MAX,
+  deletedBytes,
   evaluateRowOp,
   firstRefusal,
   largeBytes,
@@ -27,7 +29,9 @@ import {
   type RowChanges,
   type RowOutcome,
   stageRowOp,
+  TOO_MANY_COLUMNS,
 } from "./row_op.ts";
+import { ROW_SIZE_BYTES } from "./node_memory.ts";
 import { Snapshots, UndoBudget } from "./snapshots.ts";
 import { DEFAULT_BUCKETS, type KeyRange, SavedTablets, Tablets } from "./tablets.ts";
 
@@ -49,8 +53,6 @@ export type SavedGroupState = z.infer<typeof SavedGroupState>;
  */
 const LARGE_ROW_BYTES = 256 * 1024;
 const ROW_SIZES_MAX = 20_000;
-/** How often, in log entries, old completion records are dropped. */
-const FORGET_EVERY = 1024;
 
 type RowSize = Omit<Counts, "rows">;
 
@@ -65,6 +67,8 @@ export interface GroupStateOptions {
   readonly saved?: SavedGroupState;
   /** Memory for what open scans still have to see; shared by the groups of a node. */
   readonly undo?: UndoBudget;
+  /** Rows whose sizes are remembered, so that writing to them again needs no counting. */
+  readonly rowSizesMax?: number;
 }
 
 export class GroupState {
@@ -72,6 +76,7 @@ export class GroupState {
   /** What scans that began at an earlier position still see. */
   readonly snapshots: Snapshots;
   readonly #rowBytesMax: number;
+  readonly #rowSizesMax: number;
   #appliedLsn = toLsn(0);
   #timeMs = 0;
   #hashLow = 0;
@@ -88,6 +93,7 @@ export class GroupState {
     this.store = store;
     this.snapshots = new Snapshots(options.undo ?? new UndoBudget(UNDO_BYTES));
     this.#rowBytesMax = options.rowBytesMax;
+    this.#rowSizesMax = options.rowSizesMax ?? ROW_SIZES_MAX;
     const { saved, range = ALL_KEYS, buckets = DEFAULT_BUCKETS } = options;
     this.#tablets = new Tablets(range, buckets, saved?.tablets);
     if (saved === undefined) return;
@@ -127,6 +133,12 @@ export class GroupState {
     return this.#tablets.counts;
   }
 
+  /** Memory for counting rows and tablets. */
+  get indexBytes(): number {
+    return this.#tablets.memoryBytes +
+      ROW_SIZE_BYTES * (this.#rowSizes.size + this.#largeRows.size);
+  }
+
   /** 16 hex digits; equal on all replicas that applied the same entries. */
   get hash(): string {
     let low = this.#hashLow, high = this.#hashHigh;
@@ -162,7 +174,7 @@ export class GroupState {
     );
     this.#appliedLsn = lsn;
     this.#timeMs = Math.max(this.#timeMs, command.timeMs);
-    if (lsn % FORGET_EVERY === 0) this.#completions.forgetBefore(this.#timeMs - RECORD_LIFE_MS);
+    this.#completions.forgetBefore(this.#timeMs - RECORD_LIFE_MS);
     switch (command.kind) {
       case "epochStart":
         return null;
@@ -287,6 +299,12 @@ export class GroupState {
       if (outcome.kind !== "applied" || changes === null) return { outcome, staged: [] };
       numbers.push(...outcome.numbers);
       staged.push([op.row, changes]);
+    }
+    let deleted = 0;
+    for (const [row, changes] of staged) deleted += deletedBytes(row, changes);
+    if (deleted > CHANGED_BYTES_MAX) {
+      const message = TOO_MANY_COLUMNS;
+      return { outcome: { kind: "failed", code: "invalid_request", message }, staged: [] };
     }
     return { outcome: { kind: "applied", version: version(lsn), numbers }, staged };
   }
@@ -420,7 +438,7 @@ export class GroupState {
 
   #keepRowSize(row: string, size: RowSize): void {
     this.#rowSizes.set(row, size);
-    if (this.#rowSizes.size <= ROW_SIZES_MAX) return;
+    if (this.#rowSizes.size <= this.#rowSizesMax) return;
     const oldest = this.#rowSizes.keys().next();
     if (!oldest.done) this.#rowSizes.delete(oldest.value);
   }

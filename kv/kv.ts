@@ -54,7 +54,10 @@ export type Mutation =
   | { readonly kind: "put"; readonly column: string; readonly value: Uint8Array }
   /** Deleting a column that does not exist is no error. */
   | { readonly kind: "delete"; readonly column: string }
-  /** Deletes every column that begins with `prefix`; "" empties the row. */
+  /**
+   * Deletes every column that begins with `prefix`; "" empties the row. Some two thousand columns at
+   * most (512 KiB of names and bookkeeping), else the operation fails with `invalid_request`.
+   */
   | { readonly kind: "deletePrefix"; readonly prefix: string }
   /**
    * Adds `by` (a safe integer) to the decimal integer in `column` (absent counts as 0). The new

@@ -39,8 +39,8 @@ const WAITING_READ_MS = 3_000;
 /** Leases come back within milliseconds, unless somebody electable is gone. */
 const RECORD_CHECK_AFTER_MS = 50;
 const RECORD_CHECK_PATIENCE_MS = 1_000;
-/** One append on the wire: below the frame limit even with one operation of the largest size. */
-const APPEND_LIMITS = { entriesMax: 512, bytesMax: 3 * 1024 * 1024 };
+/** Of one append on the wire. */
+const APPEND_ENTRIES_MAX = 512;
 const SNAPSHOT_PATIENCE_MS = 60_000;
 const IDLE_AFTER_MS = 5_000;
 
@@ -329,7 +329,10 @@ export class Primary {
         if (!peer.hasInFlight) peer.progressMs = nowMs;
         return;
       }
-      const entries = log.from(peer.nextLsn, APPEND_LIMITS);
+      const entries = log.from(peer.nextLsn, {
+        entriesMax: APPEND_ENTRIES_MAX,
+        bytesMax: this.#core.memory.appendBytes,
+      });
       if (entries === null) {
         peer.readingLog = true;
         effects.push({ kind: "readLog", node: peer.member.node, fromLsn: peer.nextLsn });

@@ -180,6 +180,11 @@ export class Replica {
     };
   }
 
+  /** Bytes that log entries take in memory. */
+  get logMemory(): { bytes: number; unappliedBytes: number } {
+    return this.#core.log.memory;
+  }
+
   /** The entry at `lsn` if it is still in memory: for audits and the simulator. */
   entryAt(lsn: Lsn): LogEntry | undefined {
     return this.#core.log.at(lsn);

@@ -18,11 +18,13 @@ import { type Command, encodeCommand } from "./command.ts";
 import type { GroupState } from "./group_state.ts";
 import { invariant } from "./invariant.ts";
 import { mutated } from "./mutant.ts";
+import { APPEND_BYTES_MAX } from "./node_memory.ts";
 import type { LogEntry, ReplicaLog } from "./replica_log.ts";
 import type {
   Effect,
   LogRecord,
   RefusalCode,
+  ReplicaMemory,
   ReplicaOptions,
   ReplicaRole,
   ReplicaTiming,
@@ -31,8 +33,11 @@ import type {
 import type { RequestOutcome } from "./outcome.ts";
 import { MERGE_AFTER_MERGE_MS, MERGE_AFTER_SPLIT_MS } from "./tablet_policy.ts";
 
-/** Committed entries kept in memory for replicas that are a little behind. */
-const RECENT_BYTES = 4 * 1024 * 1024;
+const DEFAULT_MEMORY: ReplicaMemory = {
+  recentLogBytes: 4 * 1024 * 1024,
+  appendBytes: APPEND_BYTES_MAX,
+  completionBytes: Infinity,
+};
 const FIRST_REIGN = 1;
 const CHECK_EVERY_LSN = 256;
 const CHECKS_KEPT = 64;
@@ -46,6 +51,7 @@ export class ReplicaCore {
   readonly gid: GroupId;
   readonly self: Self;
   readonly timing: ReplicaTiming;
+  readonly memory: ReplicaMemory;
   readonly log: ReplicaLog;
   role: ReplicaRole = "idle";
   nowMs: number;
@@ -73,6 +79,7 @@ export class ReplicaCore {
     this.gid = gid;
     this.self = self;
     this.timing = timing;
+    this.memory = options.memory ?? DEFAULT_MEMORY;
     this.log = log;
     this.nowMs = nowMs;
     this.mergeFromMs = nowMs + MERGE_AFTER_SPLIT_MS;
@@ -236,6 +243,7 @@ export class ReplicaCore {
       const entry = this.log.at(at);
       invariant(entry !== undefined, "A1", () => `entry ${at} left memory before it was applied`);
       const outcome = this.#state.apply(entry.command, at);
+      this.log.applied(entry);
       if (at % CHECK_EVERY_LSN === 0) {
         this.#checks.push({ lsn: at, hash: this.#state.hash });
         if (this.#checks.length > CHECKS_KEPT) this.#checks.shift();
@@ -249,7 +257,8 @@ export class ReplicaCore {
 
   /** Lets go of applied entries that nobody up to `neededLsn` still needs from memory. */
   trimLog(neededLsn: number): void {
-    this.log.trim(toLsn(Math.min(neededLsn, this.#state.appliedLsn)), RECENT_BYTES);
+    const { recentLogBytes } = this.memory;
+    this.log.trim(toLsn(Math.min(neededLsn, this.#state.appliedLsn)), recentLogBytes);
   }
 
   // ------------------------------------------------------------------ epochs and promises

@@ -16,6 +16,9 @@ export interface LogEntry {
   readonly payload: Uint8Array;
 }
 
+/** An entry in memory besides its payload: its command as objects. */
+const ENTRY_OVERHEAD_BYTES = 512;
+
 export class ReplicaLog {
   /** Entries up to here are part of a checkpoint and can no longer be told apart. */
   #baseLsn: Lsn;
@@ -24,6 +27,7 @@ export class ReplicaLog {
   /** The entries (#lastLsn - length, #lastLsn]. */
   #recent: LogEntry[] = [];
   #recentBytes = 0;
+  #unappliedBytes = 0;
 
   constructor(recovered: { baseLsn: Lsn; history: EpochHistory; entries: readonly LogEntry[] }) {
     this.#baseLsn = recovered.baseLsn;
@@ -52,6 +56,17 @@ export class ReplicaLog {
     return this.#recentBytes;
   }
 
+  /** What the entries in memory take, and of it those that were not applied yet. */
+  get memory(): { bytes: number; unappliedBytes: number } {
+    const bytes = this.#recentBytes + ENTRY_OVERHEAD_BYTES * this.#recent.length;
+    return { bytes, unappliedBytes: this.#unappliedBytes };
+  }
+
+  /** The entry was applied: what it pins from now on are cells. */
+  applied(entry: LogEntry): void {
+    this.#unappliedBytes -= entry.payload.length + ENTRY_OVERHEAD_BYTES;
+  }
+
   /** The epoch of the entry at `lsn`; 0 for position 0; null when that position is not known. */
   epochAt(lsn: Lsn): Epoch | null {
     if (lsn === 0) return toEpoch(0);
@@ -74,6 +89,7 @@ export class ReplicaLog {
     this.#lastLsn = entry.lsn;
     this.#recent.push(entry);
     this.#recentBytes += entry.payload.length;
+    this.#unappliedBytes += entry.payload.length + ENTRY_OVERHEAD_BYTES;
   }
 
   /** Forgets everything behind `lsn` and returns it, oldest first, as far as it is in memory. */
@@ -82,6 +98,7 @@ export class ReplicaLog {
     while (this.#recent.length > 0 && this.#recent.at(-1)!.lsn > lsn) {
       const entry = this.#recent.pop()!;
       this.#recentBytes -= entry.payload.length;
+      this.#unappliedBytes -= entry.payload.length + ENTRY_OVERHEAD_BYTES;
       removed.push(entry);
     }
     if (this.#lastLsn > lsn) this.#lastLsn = lsn;
@@ -96,6 +113,7 @@ export class ReplicaLog {
     this.#history = history.filter((item) => item.firstLsn <= lsn).map((item) => ({ ...item }));
     this.#recent = [];
     this.#recentBytes = 0;
+    this.#unappliedBytes = 0;
   }
 
   /** The entry at `lsn`, or undefined when it is not in memory. */

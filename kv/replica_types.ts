@@ -118,4 +118,14 @@ export interface ReplicaOptions {
   readonly makeId: () => string;
   /** When to split and merge tablets; absent: only when asked. */
   readonly tablets?: TabletLimits;
+  readonly memory?: ReplicaMemory;
+}
+
+export interface ReplicaMemory {
+  /** Committed entries kept for replicas that are a little behind. */
+  readonly recentLogBytes: number;
+  /** Of one append on the wire, unless a single entry is larger. */
+  readonly appendBytes: number;
+  /** Completion records above which clients that have none are told to wait. */
+  readonly completionBytes: number;
 }

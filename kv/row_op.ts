@@ -8,6 +8,7 @@
  * Start at {@link evaluateRowOp}. Limits of keys and values are checked before, in limits.ts.
  */
 import { type Version, version as toVersion } from "../proto/ids.ts";
+import { CELL_OVERHEAD_BYTES as CHANGE_OVERHEAD_BYTES } from "./cell_memory.ts";
 import { type BlobRef, type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
 import { isInternal } from "./internal_columns.ts";
 import { crc32 } from "node:zlib";
@@ -79,6 +80,22 @@ export function largeBytes(value: { size: number; value: unknown }): number {
 }
 
 const CELL_OVERHEAD_BYTES = 64;
+
+/**
+ * What one operation may take in memory for the columns that it changes, besides its values. Only
+ * deleting by prefix can change more columns than an operation names.
+ */
+export const CHANGED_BYTES_MAX = 512 * 1024;
+
+/** What the columns take that an operation deletes; several rows in one entry share the limit. */
+export function deletedBytes(row: string, { cells }: RowChanges): number {
+  let bytes = 0;
+  for (const [column, cell] of cells) if (cell === null) bytes += changedBytes(row, column);
+  return bytes;
+}
+
+const changedBytes = (row: string, column: string) =>
+  CHANGE_OVERHEAD_BYTES + 2 * (row.length + column.length);
 
 /**
  * Evaluates `op` at log position `at` without changing the store.
@@ -165,8 +182,7 @@ function applyMutation(row: StagedRow, mutation: LogMutation, numbers: number[])
       row.delete(mutation.column);
       return null;
     case "deletePrefix":
-      row.deletePrefix(mutation.prefix);
-      return null;
+      return row.deletePrefix(mutation.prefix) ? null : TOO_MANY_COLUMNS;
     case "add": {
       const sum = row.add(mutation.column, mutation.by);
       if (sum === null) return notANumber(mutation.column);
@@ -185,6 +201,9 @@ function applyMutation(row: StagedRow, mutation: LogMutation, numbers: number[])
 
 /** Ten digits sort as numbers up to 9 999 999 999, twice the range of an IMAP UID. */
 const APPEND_DIGITS = 10;
+
+export const TOO_MANY_COLUMNS = "Cannot delete so many columns at once: some two thousand fit " +
+  "into one operation, so delete in pieces";
 
 const notANumber = (column: string) => `Column "${column}" does not hold a whole number to add to`;
 
@@ -219,7 +238,9 @@ class StagedRow {
     this.#staged.set(column, null);
   }
 
-  deletePrefix(prefix: string): void {
+  /** False when there are too many. */
+  deletePrefix(prefix: string): boolean {
+    let bytes = 0;
     for (const column of this.#staged.keys()) {
       if (column.startsWith(prefix)) this.#staged.set(column, null);
     }
@@ -228,7 +249,10 @@ class StagedRow {
       if (cell.row !== this.row || !cell.column.startsWith(prefix)) break;
       if (isInternal(cell.column)) continue;
       this.#staged.set(cell.column, null);
+      bytes += changedBytes(this.row, cell.column);
+      if (bytes > CHANGED_BYTES_MAX) return false;
     }
+    return true;
   }
 
   add(column: string, by: number): number | null {

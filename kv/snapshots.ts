@@ -127,6 +127,11 @@ export class Snapshots {
     if (snapshot.scans === 0) this.giveUp(snapshot);
   }
 
+  /** The state that they are of is going away. */
+  closeAll(): void {
+    for (const snapshot of [...this.#open]) this.giveUp(snapshot);
+  }
+
   expire(nowMs: number): void {
     for (const snapshot of [...this.#open]) {
       if (snapshot.untilMs <= nowMs) this.giveUp(snapshot);

@@ -108,6 +108,9 @@ export class WriteQueue {
     if (count >= UNCOMMITTED_ENTRIES_MAX || this.#uncommittedBytes >= UNCOMMITTED_BYTES_MAX) {
       return refuse("busy", `Group ${core.gid} has ${count} writes under way`);
     }
+    if (!core.state.completions.hasRoom(stamp, timeMs, core.memory.completionBytes)) {
+      return refuse("busy", `Group ${core.gid} remembers the requests of too many clients`);
+    }
     if (stamp.seq - stamp.firstIncomplete >= OUTSTANDING_MAX) {
       return refuse("busy", `A client may have ${OUTSTANDING_MAX} requests under way`);
     }

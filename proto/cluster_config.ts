@@ -58,8 +58,8 @@ export const ClusterConfig = z.strictObject({
     checkpoint_dirty_bytes: Bytes(4 * MIB, 64 * 1024),
     checkpoint_log_bytes: Bytes(32 * MIB, MIB),
     checkpoint_interval_ms: Ms(30_000, 1000, 3_600_000),
-    /** Clean cells kept in memory per node. */
-    memory_bytes: Bytes(32 * MIB, MIB),
+    /** Ceiling of the data in memory per node: kv/node_memory.ts. */
+    memory_bytes: Bytes(96 * MIB, 4 * MIB),
     tablet_max_bytes: Bytes(256 * MIB, MIB),
     /** Of values in files of their own. */
     tablet_max_disk_bytes: Bytes(4096 * MIB, 16 * MIB),

@@ -12,6 +12,8 @@ import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { BlobStore } from "../kv/disk/blob_store.ts";
 import { type Disk, DiskFailedError, RealDisk } from "../kv/disk/disk.ts";
 import { type DataFolder, markSuspect, openDataFolder } from "../kv/disk/identity.ts";
+import { type CleanCells, NodeMemory } from "../kv/node_memory.ts";
+import { UndoBudget } from "../kv/snapshots.ts";
 import { CacheBudget, CheckpointWriter, SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
 import { type QuarantineContent, quarantineContent } from "../kv/disk/quarantine.ts";
 import type { Wal } from "../kv/disk/wal.ts";
@@ -166,6 +168,8 @@ export interface BackendParts {
   /** Where damage is survived; absent: it ends the process. */
   readonly folder?: DataFolder;
   readonly openStore: (gid: GroupId) => CheckpointedStore;
+  /** What the stores keep in memory and can read again. */
+  readonly cache?: CleanCells;
   /** After the last of them was closed. */
   readonly closeStores: () => Promise<void>;
   readonly fetchSnapshot: (options: Parameters<typeof fetchSnapshot>[0]) => Promise<void>;
@@ -206,6 +210,7 @@ function realParts(context: RoleContext, folder: DataFolder): BackendParts {
     disk: new RealDisk(),
     folder,
     peers: new Peers(context),
+    cache: budget,
     openStore: (gid) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer }),
     closeStores: () => writer.close(),
     notes: realNotes(dataDir),
@@ -229,6 +234,7 @@ export class Backend {
   readonly #replicas: BackendGroups;
   /** Those that take part. */
   readonly #groups: ReadonlyMap<GroupId, GroupShell>;
+  readonly #memory: NodeMemory;
   readonly #peers: PeerLinks;
   /** To other groups, for what transactions left behind. */
   readonly #client: KvClient;
@@ -282,6 +288,13 @@ export class Backend {
     const onDiskFull = () => this.#noticeDisk(true);
     const fetch = fetchBlobFrom({ peers: this.#peers, config, self: self.node });
     this.#intake = new BlobIntake({ store: blobs, env, onDiskFull, fetch });
+    this.#memory = new NodeMemory({
+      bytesMax: config.store.memory_bytes,
+      groupCount: planGroups(config).filter((plan) => plan.members.includes(self.node)).length,
+      users: () => this.#groups.values(),
+      ...(parts.cache === undefined ? {} : { cache: parts.cache }),
+    });
+    const undo = new UndoBudget(this.#memory.shares.undo);
     this.#replicas = new BackendGroups({
       folder: parts.folder ?? null,
       self,
@@ -304,6 +317,8 @@ export class Backend {
           blobs,
           intake: this.#intake,
           peers: this.#peers,
+          memory: this.#memory,
+          undo,
           onDamage,
           onMismatch,
           onRoleChanged: () => this.#reporter?.reportNow(),
@@ -669,6 +684,24 @@ export class Backend {
     this.metrics.read("penncloud_log_bytes", {
       help: "Size of the log on disk",
       value: () => this.#wal.sizeBytes,
+    });
+    this.metrics.read("penncloud_memory_bytes", {
+      help: "Data in memory, by what it is for",
+      value: () =>
+        Object.entries(this.#memory.use()).map(([kind, value]) => ({ labels: { kind }, value })),
+    });
+    this.metrics.read("penncloud_memory_peak_bytes", {
+      help: "The most data in memory so far",
+      value: () => this.#memory.peakBytes,
+    });
+    this.metrics.read("penncloud_memory_limit_bytes", {
+      help: "Ceiling of the data in memory",
+      value: () => this.#memory.bytesMax,
+    });
+    this.metrics.read("penncloud_memory_refusals_total", {
+      help: "Requests and entries turned away because memory was in use",
+      type: "counter",
+      value: () => this.#memory.refusedCount,
     });
     this.metrics.read("penncloud_requests_total", {
       help: "Requests of clients",

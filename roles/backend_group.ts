@@ -14,14 +14,16 @@ import type { Wal, WalRecord } from "../kv/disk/wal.ts";
 import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { blobsOf, decodeCommand, type LogRequest, rowOpsOf } from "../kv/command.ts";
 import { type Env, freshId } from "../kv/env.ts";
-import { CorruptionError } from "../kv/errors.ts";
+import { CorruptionError, KvError } from "../kv/errors.ts";
 import { GroupState, SavedGroupState } from "../kv/group_state.ts";
 import { mutated } from "../kv/mutant.ts";
 import { type Effect, type Input, type LogRecord, Replica, type Self } from "../kv/replica.ts";
+import type { GroupMemory, NodeMemory } from "../kv/node_memory.ts";
 import type { ScanSource } from "../kv/pages.ts";
 import type { RowSpan } from "../kv/read_gate.ts";
 import type { LogEntry } from "../kv/replica_log.ts";
 import type { RequestOutcome } from "../kv/outcome.ts";
+import type { UndoBudget } from "../kv/snapshots.ts";
 import type { TabletChange } from "../kv/tablet_policy.ts";
 import type { KeyRange } from "../kv/tablets.ts";
 import type { RequestStamp } from "../proto/command.ts";
@@ -57,6 +59,9 @@ export interface GroupShellOptions {
   readonly blobs: BlobStore;
   readonly intake: BlobIntake;
   readonly peers: PeerLinks;
+  readonly memory: NodeMemory;
+  /** For what open scans of the node's groups still have to see. */
+  readonly undo: UndoBudget;
   /** The group cannot go on by its log: fetch a checkpoint from there and call `install`. */
   readonly fetchSnapshot: (group: GroupShell, from: NodeId) => Promise<void>;
   readonly onRoleChanged: () => void;
@@ -103,6 +108,8 @@ export class GroupShell {
   #checkpointing: Promise<void> | null = null;
   #checkpointedMs: number;
   #logBytesSinceCheckpoint = 0;
+  /** Of the cells that a checkpoint under way writes. */
+  #flushingBytes = 0;
   #auditedMs: number;
   #freed: { blob: string; lsn: Lsn; atMs: number }[] = [];
   #divergedBytes = 0;
@@ -140,6 +147,11 @@ export class GroupShell {
       nowMs: this.#env.monotonicMs(),
       makeId: () => freshId(this.#env),
       tablets: tabletLimits(context.config),
+      memory: {
+        recentLogBytes: options.memory.shares.recentLog,
+        completionBytes: options.memory.shares.completions,
+        appendBytes: options.memory.shares.append,
+      },
     });
   }
 
@@ -172,11 +184,13 @@ export class GroupShell {
    */
   async retire(): Promise<void> {
     this.#retired = true;
+    this.#replica.state.snapshots.closeAll();
     const error = this.#gone();
-    for (const waiting of [...this.#requests.values(), ...this.#reads.values()]) {
-      waiting.reject(error);
+    for (const waiting of [this.#requests, this.#reshapes, this.#reads]) {
+      for (const { reject } of waiting.values()) reject(error);
     }
     this.#requests.clear();
+    this.#reshapes.clear();
     this.#reads.clear();
     await this.#checkpointing;
     while (this.#writing) await this.#env.sleep(5);
@@ -291,10 +305,56 @@ export class GroupShell {
       this.#options.onDamage(error);
       return;
     }
+    this.#settleMemory();
     const freed = this.#replica.state.takeFreedBlobs();
     if (freed.length === 0) return;
     const lsn = this.#replica.state.appliedLsn, atMs = this.#env.monotonicMs();
     for (const blob of freed) this.#freed.push({ blob, lsn, atMs });
+  }
+
+  // -------------------------------------------------------------------------------- memory
+
+  memory(): GroupMemory {
+    const { state, logMemory } = this.#replica;
+    return {
+      dirty: Math.max(0, this.#store.dirtyBytes - this.#flushingBytes),
+      flushing: 2 * this.#flushingBytes,
+      log: logMemory.bytes,
+      unapplied: logMemory.unappliedBytes,
+      completions: state.completions.bytes,
+      undo: state.snapshots.bytes,
+      index: state.indexBytes,
+    };
+  }
+
+  relieve(): void {
+    void this.checkpoint();
+  }
+
+  #settleMemory(): void {
+    try {
+      this.#options.memory.settle();
+    } catch (error) {
+      this.#env.fatal(error);
+    }
+  }
+
+  /**
+   * Looks whether a request fits into memory, before anything of it is kept.
+   *
+   * @throws {KvError} `busy`, `invalid_request`
+   */
+  admit(bytes: number): void {
+    const { memory } = this.#options;
+    const refused = memory.refusal(this, bytes);
+    if (refused === "too_large") {
+      throw new KvError(
+        "invalid_request",
+        `An operation of ${bytes} bytes in rows is too large: with store.memory_bytes = ` +
+          `${memory.bytesMax} here it is at most ${memory.shares.window}`,
+      );
+    }
+    if (refused === "busy") throw new KvError("busy", "The memory of the primary is in use");
   }
 
   #perform(effect: Effect): void {
@@ -402,6 +462,8 @@ export class GroupShell {
         for (const record of walRecords) {
           if (record.type === "entry") this.#logBytesSinceCheckpoint += record.payload.length + 48;
         }
+        // A restart takes all of it into memory.
+        if (this.#logBytesSinceCheckpoint > this.#options.memory.shares.logToReplay) this.relieve();
         return;
       } catch (error) {
         if (!isDiskFull(error)) this.#env.fatal(error);
@@ -432,7 +494,8 @@ export class GroupShell {
   }
 
   #readLog(node: NodeId, fromLsn: Lsn): void {
-    const limits = { maxBytes: 2 * 1024 * 1024, maxEntries: 512 };
+    const { append } = this.#options.memory.shares;
+    const limits = { maxBytes: Math.min(2 * 1024 * 1024, append), maxEntries: 512 };
     this.#options.wal.readEntries(this.gid, fromLsn, limits).then(
       (found) => {
         const entries = found?.map((entry) => ({
@@ -453,8 +516,12 @@ export class GroupShell {
   receive(message: ReplicaMessage, payload: Uint8Array): void {
     const entries: LogEntry[] = [];
     if (message.kind === "append") {
+      const sizes = message.entries.map(({ size }) => size);
+      const heads = message.entries.slice(0, this.#options.memory.admitEntries(this, sizes));
+      // An append of fewer entries is sound as well. The primary sends the rest again.
+      message = { ...message, entries: heads };
       let offset = 0;
-      for (const head of message.entries) {
+      for (const head of heads) {
         // A copy, so that a small entry does not keep a whole frame in memory.
         const bytes = payload.slice(offset, offset + head.size);
         offset += head.size;
@@ -612,7 +679,9 @@ export class GroupShell {
   #loadState(store: CheckpointedStore): GroupState {
     const { context: { config }, range } = this.#options;
     const rowBytesMax = config.store.row_max_bytes;
-    const options = { rowBytesMax, range, buckets: bucketLimits(tabletLimits(config)) };
+    const { undo, memory } = this.#options;
+    const buckets = bucketLimits(tabletLimits(config)), rowSizesMax = memory.shares.rowSizes;
+    const options = { rowBytesMax, range, buckets, undo, rowSizesMax };
     const saved = savedState(this.gid, store);
     return new GroupState(store, saved === null ? options : { ...options, saved });
   }
@@ -624,8 +693,12 @@ export class GroupShell {
       this.#options.context.config.store;
     const ageMs = this.#env.monotonicMs() - this.#checkpointedMs;
     const behind = this.#replica.state.appliedLsn > this.#store.checkpointLsn;
+    const logBytesMax = Math.min(
+      checkpoint_log_bytes,
+      this.#options.memory.shares.logToReplay,
+    );
     const due = this.#store.dirtyBytes > checkpoint_dirty_bytes ||
-      this.#logBytesSinceCheckpoint > checkpoint_log_bytes || ageMs > checkpoint_interval_ms;
+      this.#logBytesSinceCheckpoint > logBytesMax || ageMs > checkpoint_interval_ms;
     if (behind && due) void this.checkpoint();
     else if (!behind) this.#removeFreedBlobs();
   }
@@ -661,10 +734,15 @@ export class GroupShell {
     this.#checkpointedMs = this.#env.monotonicMs();
     this.#logBytesSinceCheckpoint = 0;
     if (mutated("log-released-before-checkpoint")) this.#options.wal.release(this.gid, lsn);
+    this.#flushingBytes = store.dirtyBytes;
     try {
       // Whatever of the log came before is durable now; a log that ends earlier later has shrunk.
       const log = { store: this.#options.folder, batch: this.#options.wal.lastBatch };
-      await store.checkpoint({ lsn, meta: { gid: this.gid, state: state.save(), history, log } });
+      const meta = { gid: this.gid, state: state.save(), history, log };
+      const writing = store.checkpoint({ lsn, meta });
+      // The copy that is written from takes memory as well.
+      this.#settleMemory();
+      await writing.finally(() => this.#flushingBytes = 0);
       if (store === this.#store) this.#options.wal.release(this.gid, lsn);
       this.#removeFreedBlobs();
     } catch (error) {
@@ -713,6 +791,7 @@ export class GroupShell {
       this.#store = store;
       closed = false;
       this.#freed = [];
+      this.#replica.state.snapshots.closeAll();
       const state = this.#loadState(store);
       if (mutated("snapshot-without-completions")) state.completions.forgetBefore(Infinity);
       this.#run({ kind: "snapshotInstalled", state, history: meta.history });

@@ -266,6 +266,7 @@ export class BackendService {
     if (large > 0 && this.#largeBytes + large > this.#options.ioBufferBytes) {
       throw new KvError("busy", `${this.#largeBytes} bytes of large values are under way already`);
     }
+    group.admit(memoryOf(heads));
     this.#largeBytes += large;
     try {
       const ops = this.#keepLargeValues(attachAllValues(heads, payload));
@@ -451,6 +452,23 @@ export class BackendService {
 }
 
 const EMPTY = new Uint8Array();
+/** What an operation, and a change in it, takes in a log entry besides keys and values. */
+const OP_BYTES = 512, PART_BYTES = 256;
+
+/** What a write takes in memory, about; large values lie in files. */
+function memoryOf(heads: readonly RowOpHead[]): number {
+  let bytes = OP_BYTES;
+  for (const { row, conditions, mutations } of heads) {
+    for (const part of [...conditions, ...mutations]) {
+      bytes += PART_BYTES + 2 * row.length;
+      for (const name of ["column", "prefix", "counter"] as const) {
+        bytes += 2 * ((part as Record<string, unknown>)[name] as string | undefined ?? "").length;
+      }
+      if ("value" in part && part.value.size <= INLINE_BYTES_MAX) bytes += part.value.size;
+    }
+  }
+  return bytes;
+}
 
 function firstOf<T>(items: Iterable<T>, count: number): T[] {
   const first: T[] = [];

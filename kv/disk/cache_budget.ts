@@ -7,7 +7,11 @@ export class CacheBudget {
   readonly #cells = new Map<string, StoredCell>();
   #bytes = 0;
 
-  constructor(readonly bytesMax: number) {}
+  #bytesMax: number;
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
 
   get bytes(): number {
     return this.#bytes;
@@ -25,8 +29,18 @@ export class CacheBudget {
     this.delete(key);
     this.#cells.set(key, cell);
     this.#bytes += memoryBytes(cell);
+    this.#evict();
+  }
+
+  /** Others need more or less of the node's memory: what no longer fits is dropped at once. */
+  resize(bytesMax: number): void {
+    this.#bytesMax = bytesMax;
+    this.#evict();
+  }
+
+  #evict(): void {
     for (const [oldest, old] of this.#cells) {
-      if (this.#bytes <= this.bytesMax) break;
+      if (this.#bytes <= this.#bytesMax) return;
       this.#cells.delete(oldest);
       this.#bytes -= memoryBytes(old);
     }

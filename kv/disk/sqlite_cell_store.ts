@@ -191,7 +191,8 @@ export class SqliteCellStore implements CheckpointedStore {
       "A10",
       () => `a cell of ${cell.size} bytes has ${(cell.value as Uint8Array).length}`,
     );
-    this.#setDirty(cell.row, cell.column, cell);
+    // A log entry's bytes may go when the log lets go of them, not when this cell does.
+    this.#setDirty(cell.row, cell.column, owned(cell));
   }
 
   delete(row: string, column: string): void {

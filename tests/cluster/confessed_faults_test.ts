@@ -194,8 +194,8 @@ async function appendToLog(name: string, bytes: Uint8Array): Promise<void> {
 }
 
 Deno.test("confessed fault 7: replicas stay equal while cells are evicted under load", async () => {
-  // A megabyte of cache for ten of values, and a checkpoint every 64 KiB: nothing stays in memory.
-  const store = "memory_bytes = 1048576\ncheckpoint_dirty_bytes = 65536";
+  // Four megabytes of memory for all there is, ten of values, and a checkpoint every 64 KiB.
+  const store = "memory_bytes = 4194304\ncheckpoint_dirty_bytes = 65536";
   await using linked = await startLinkedCluster(store);
   const { kv } = linked;
   const rows = Array.from({ length: 600 }, (_, i) => `${"bmt"[i % 3]}evicted${i}`);

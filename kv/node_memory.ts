@@ -1,0 +1,209 @@
+/**
+ * The ceiling over the data that a node keeps in memory, for all of its groups together.
+ *
+ * Counted are: clean cells (a cache), cells that no checkpoint holds yet and the copy that is being
+ * written, the log's entries in memory, completion records, old versions for scans, and the counts of
+ * tablets. All but the cache are pinned: only a checkpoint, a commit or time frees them. So
+ *
+ *   - the cache gets what the pinned leave, and gives it back, least recently used first;
+ *   - a checkpoint is begun long before the ceiling, of the group with most to write;
+ *   - requests, and entries from a primary, are turned away while taking them could pin too much: the
+ *     client tries again (`busy`), the primary sends again;
+ *   - each group has a window of its own for entries that are not applied yet, and all windows fit at
+ *     once. Otherwise three primaries could each fill their memory with what the others have no room
+ *     for, and wait for each other for ever.
+ *
+ * Invariant A10: after each step the sum is below the ceiling, as soon as it once was (a node may be
+ * restarted with a lower one). What one entry can pin beyond its own size is bounded by
+ * CHANGED_BYTES_MAX in row_op.ts, and that much is kept in reserve.
+ *
+ * It is a budget of data by a model of its sizes, not of the process: a runtime takes some 60 MB by
+ * itself, large values on their way have `io_buffer_bytes`, and SQLite keeps 2 MB a group.
+ */
+import { invariant } from "./invariant.ts";
+import { CHANGED_BYTES_MAX } from "./row_op.ts";
+
+/** What one group pins, in bytes. */
+export interface GroupMemory {
+  /** Cells that changed since the last checkpoint began. */
+  readonly dirty: number;
+  /** Cells that a checkpoint is writing, and the copy that it writes from. */
+  readonly flushing: number;
+  /** Log entries in memory. */
+  readonly log: number;
+  /** Of these, entries that are not applied yet: they will become dirty cells. */
+  readonly unapplied: number;
+  readonly completions: number;
+  readonly undo: number;
+  /** Counts of tablets and rows. */
+  readonly index: number;
+}
+
+export interface MemoryUser {
+  memory(): GroupMemory;
+  /** Begins a checkpoint unless one is under way. */
+  relieve(): void;
+}
+
+/** Cells that can be read again from a checkpoint. */
+export interface CleanCells {
+  readonly bytes: number;
+  resize(bytesMax: number): void;
+}
+
+/** How the ceiling is divided. */
+export interface MemoryShares {
+  readonly undo: number;
+  /** Per group. */
+  readonly completions: number;
+  /** Per group: entries kept for replicas that are a little behind. */
+  readonly recentLog: number;
+  /** Per group: entries that are not applied yet; also the largest operation. */
+  readonly window: number;
+  /** Entries that travel or are read back together: they have to fit where they arrive. */
+  readonly append: number;
+  /** Per group: log behind the last checkpoint, all of which a restart takes into memory. */
+  readonly logToReplay: number;
+  /** Per group: rows whose sizes are remembered. */
+  readonly rowSizes: number;
+}
+
+export const MEMORY_BYTES_MIN = 4 * 1024 * 1024;
+const UNDO_BYTES_MAX = 1024 * 1024;
+const RECENT_LOG_BYTES_MAX = 4 * 1024 * 1024;
+/** Below the limit of a frame even with one operation of the largest size behind it. */
+export const APPEND_BYTES_MAX = 3 * 1024 * 1024;
+/** What remembering one row's size takes. */
+export const ROW_SIZE_BYTES = 200;
+/** Dirty cells above this share of the ceiling are written. */
+const RELIEVE_AT = 0.15;
+/** Of the ceiling, for entries that are not applied yet: in the log, and soon as dirty cells. */
+const WINDOWS = 0.4;
+
+export function memoryShares(bytesMax: number, groupCount: number): MemoryShares {
+  const perGroup = (share: number) => Math.floor(bytesMax * share / Math.max(1, groupCount));
+  return {
+    undo: Math.min(UNDO_BYTES_MAX, Math.floor(bytesMax / 10)),
+    completions: perGroup(0.15),
+    recentLog: Math.min(RECENT_LOG_BYTES_MAX, perGroup(0.1)),
+    window: perGroup(WINDOWS / 2),
+    append: Math.min(APPEND_BYTES_MAX, perGroup(WINDOWS / 2)),
+    logToReplay: perGroup(0.15),
+    rowSizes: Math.min(20_000, Math.floor(perGroup(0.05) / ROW_SIZE_BYTES)),
+  };
+}
+
+export class NodeMemory {
+  readonly bytesMax: number;
+  readonly shares: MemoryShares;
+  readonly #cache: CleanCells | null;
+  readonly #users: () => Iterable<MemoryUser>;
+  readonly #reserve: number;
+  /** But for entries that are not applied yet. */
+  #pinned = 0;
+  #peak = 0;
+  /** Whether the sum was below the ceiling since the start. */
+  #settled = false;
+  /** Requests and entries that were turned away. */
+  refusedCount = 0;
+
+  constructor(options: {
+    bytesMax: number;
+    /** That the node carries when all is well. */
+    groupCount: number;
+    /** Those that take part now. */
+    users: () => Iterable<MemoryUser>;
+    cache?: CleanCells;
+  }) {
+    this.#users = options.users;
+    this.bytesMax = options.bytesMax;
+    this.shares = memoryShares(options.bytesMax, options.groupCount);
+    this.#cache = options.cache ?? null;
+    this.#reserve = Math.max(CHANGED_BYTES_MAX, Math.floor(options.bytesMax / 10));
+    this.#cache?.resize(options.bytesMax);
+  }
+
+  /** The largest sum so far, since it was first below the ceiling. */
+  get peakBytes(): number {
+    return this.#peak;
+  }
+
+  /** By what it is for; the sum is what the ceiling is about. */
+  use(): Record<"clean" | Exclude<keyof GroupMemory, "unapplied">, number> {
+    const total = { dirty: 0, flushing: 0, log: 0, completions: 0, undo: 0, index: 0 };
+    for (const user of this.#users()) {
+      const memory = user.memory();
+      for (const kind of Object.keys(total) as (keyof typeof total)[]) total[kind] += memory[kind];
+    }
+    return { clean: this.#cache?.bytes ?? 0, ...total };
+  }
+
+  /** Called when a group's step is done: the cache makes room, and a checkpoint begins if one is due. */
+  settle(): void {
+    let pinned = 0, dirty = 0, unapplied = 0, most = 0;
+    let heaviest: MemoryUser | null = null;
+    for (const user of this.#users()) {
+      const memory = user.memory();
+      pinned += memory.dirty + memory.flushing + memory.log + memory.completions + memory.undo +
+        memory.index;
+      dirty += memory.dirty;
+      unapplied += memory.unapplied;
+      if (memory.flushing === 0 && memory.dirty > most) {
+        most = memory.dirty;
+        heaviest = user;
+      }
+    }
+    this.#cache?.resize(Math.max(0, this.bytesMax - pinned));
+    const sum = pinned + (this.#cache?.bytes ?? 0);
+    invariant(
+      sum <= this.bytesMax || !this.#settled,
+      "A10",
+      () => `${sum} bytes are in memory, ${pinned} of them pinned; the ceiling is ${this.bytesMax}`,
+    );
+    if (sum <= this.bytesMax) this.#settled = true;
+    if (this.#settled && sum > this.#peak) this.#peak = sum;
+    this.#pinned = pinned - unapplied;
+    if (dirty > this.bytesMax * RELIEVE_AT) heaviest?.relieve();
+  }
+
+  /** How a request of a group is to be refused that carries so many bytes; null when it fits. */
+  refusal(user: MemoryUser, bytes: number): "busy" | "too_large" | null {
+    if (bytes > this.shares.window) return "too_large";
+    const fits = user.memory().unapplied + bytes <= this.shares.window && this.#hasRoom(bytes, 1.5);
+    if (fits) return null;
+    this.#turnAway();
+    return "busy";
+  }
+
+  /**
+   * How many of the entries that a primary sent can be taken; the others are as good as lost on the
+   * way. There is a little more room for them than for own requests, so that primaries are the first
+   * to slow down.
+   */
+  admitEntries(user: MemoryUser, sizes: readonly number[]): number {
+    const { window } = this.shares;
+    // A follower learns of commits later than the primary, so what it has not applied is more.
+    let left = 2 * window - user.memory().unapplied, bytes = 0;
+    for (const [index, size] of sizes.entries()) {
+      left -= size;
+      bytes += size;
+      if (left >= 0 && this.#hasRoom(bytes, 1)) continue;
+      this.#turnAway();
+      return index;
+    }
+    return sizes.length;
+  }
+
+  /** Besides all windows, and what a single operation may take beyond its own bytes. */
+  #hasRoom(bytes: number, reserves: number): boolean {
+    return this.#pinned + bytes <= this.bytesMax * (1 - WINDOWS) - this.#reserve * reserves;
+  }
+
+  #turnAway(): void {
+    this.refusedCount += 1;
+    for (const user of this.#users()) {
+      const { dirty, flushing } = user.memory();
+      if (dirty > 0 && flushing === 0) user.relieve();
+    }
+  }
+}
