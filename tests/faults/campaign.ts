@@ -20,8 +20,9 @@ import type { MutantName } from "../../kv/mutant.ts";
 import { SeededRandom } from "../sim/seeded_random.ts";
 import { FaultCluster } from "./fault_cluster.ts";
 import { type Figure, Figures } from "./figures.ts";
-import { GapProbe } from "./gap_probe.ts";
+import { GapProbe, readProbe, writeProbe } from "./gap_probe.ts";
 import { type Fault, GuaranteeBroken, type Nemesis } from "./nemesis.ts";
+import { PatientKv } from "./patient_kv.ts";
 import { Tally } from "./tally.ts";
 import { prefixOf, type ReplicaQuestion, type Workload, type WorkloadContext } from "./workload.ts";
 
@@ -70,6 +71,15 @@ export interface TabletGap {
   readonly ms: number;
   /** When it began, counted from the strike. */
   readonly atMs: number;
+  /** The longest gap of reads. */
+  readonly readMs: number;
+}
+
+interface GroupProbes {
+  readonly group: number;
+  readonly role: TabletGap["role"];
+  readonly writes: GapProbe;
+  readonly reads: GapProbe;
 }
 
 export interface CampaignResult {
@@ -80,7 +90,9 @@ export interface CampaignResult {
   readonly faults: Readonly<Record<string, number>>;
   /** Processes ended by SIGKILL. */
   readonly kills: number;
+  /** Of writes and of linearizable reads. */
   readonly gaps: readonly Figure[];
+  readonly readGaps: readonly Figure[];
   readonly operations: {
     readonly ok: number;
     readonly unknown: number;
@@ -132,7 +144,8 @@ class Campaign {
   readonly #cluster: FaultCluster;
   readonly #options: CampaignOptions;
   readonly #random: SeededRandom;
-  readonly #figures = new Figures();
+  readonly #writeGaps = new Figures();
+  readonly #readGaps = new Figures();
   readonly #tally = new Tally();
   readonly #faultCounts: Record<string, number> = {};
   readonly #workloads: readonly Workload[];
@@ -143,7 +156,7 @@ class Campaign {
 
   constructor(cluster: FaultCluster, history: LineFile, options: CampaignOptions) {
     this.#cluster = cluster;
-    this.#kv = cluster.connect();
+    this.#kv = new PatientKv(cluster.connect());
     this.#options = options;
     this.#random = new SeededRandom(options.seed);
     const context: WorkloadContext = {
@@ -168,7 +181,8 @@ class Campaign {
     return {
       faults: this.#faultCounts,
       kills: this.#cluster.killCount,
-      gaps: this.#figures.list(),
+      gaps: this.#writeGaps.list(),
+      readGaps: this.#readGaps.list(),
       operations: {
         ok: okCount,
         unknown: unknownCount,
@@ -180,7 +194,10 @@ class Campaign {
   }
 
   async run(): Promise<void> {
-    for (const workload of this.#workloads) await workload.prepare?.();
+    for (const workload of this.#workloads) {
+      await this.#asked(workload, () => workload.prepare?.());
+    }
+    if (this.violations.length > 0) return;
     const stop = new AbortController();
     const running = Promise.all(
       this.#workloads.map((workload) =>
@@ -190,11 +207,22 @@ class Campaign {
     const untilMs = performance.now() + this.#options.durationMs;
     while (performance.now() < untilMs && this.violations.length === 0) {
       await this.#oneFault();
-      for (const workload of this.#workloads) await workload.settle?.(this.#kv);
+      for (const workload of this.#workloads) {
+        await this.#asked(workload, () => workload.settle?.(this.#kv));
+      }
     }
     stop.abort();
     await running;
     if (this.violations.length === 0) await this.#check();
+  }
+
+  /** A judge that gets no answers cannot say that anything was lost. */
+  async #asked(workload: Workload, ask: () => Promise<void> | undefined): Promise<void> {
+    try {
+      await ask();
+    } catch (error) {
+      this.violations.push(`NOT SERVED: ${workload.name} cannot be judged: ${error}`);
+    }
   }
 
   #unexpected(workload: Workload, error: Error): void {
@@ -216,11 +244,15 @@ class Campaign {
     this.#options.onEvent({ event: "strike", fault: name, what });
 
     const roles = await this.#rolesOf([...fault.victims, ...(second?.victims ?? [])]);
-    const probes = this.#cluster.groups.map((group) => ({
-      group: group.id,
-      role: roles.get(group.id) ?? "other" as const,
-      probe: new GapProbe(this.#kv, `${prefixOf(group)}-probe`),
-    }));
+    const probes = this.#cluster.groups.map((group): GroupProbes => {
+      const row = `${prefixOf(group)}-probe`;
+      return {
+        group: group.id,
+        role: roles.get(group.id) ?? "other",
+        writes: new GapProbe(writeProbe(this.#kv, row)),
+        reads: new GapProbe(readProbe(this.#kv, row)),
+      };
+    });
     try {
       await sleep(CALM_MS);
       const failedBefore = this.#tally.failedCount;
@@ -231,17 +263,24 @@ class Campaign {
         this.violations.push(`NOT SERVED: ${failed} operations failed during "${what}"`);
       }
       await this.#cluster.waitWhole({ withinMs: WHOLE_WITHIN_MS });
-      await this.#acknowledged(probes.map(({ probe }) => probe));
-      const gaps = probes.map(({ group, role, probe }): TabletGap => {
-        const gap = probe.longestSince(strikeMs);
-        return { group, role, ms: Math.round(gap.ms), atMs: Math.round(gap.fromMs - strikeMs) };
+      await this.#answered(probes.flatMap(({ writes, reads }) => [writes, reads]));
+      const gaps = probes.map(({ group, role, writes, reads }): TabletGap => {
+        const gap = writes.longestSince(strikeMs);
+        return {
+          group,
+          role,
+          ms: Math.round(gap.ms),
+          atMs: Math.round(gap.fromMs - strikeMs),
+          readMs: Math.round(reads.longestSince(strikeMs).ms),
+        };
       });
       if (second === null) {
-        for (const [i, { role, ms }] of gaps.entries()) {
+        for (const [i, { role, ms, readMs }] of gaps.entries()) {
           const name = fault.gaps?.[role];
           if (name === undefined) continue;
-          const wait = () => probes[i]!.probe.waitFrom(endedMs);
-          this.#figures.add(name, fault.gaps?.sinceEnd === true ? wait() : ms);
+          const { writes, reads } = probes[i]!, sinceEnd = fault.gaps?.sinceEnd === true;
+          this.#writeGaps.add(name, sinceEnd ? writes.waitFrom(endedMs) : ms);
+          this.#readGaps.add(name, sinceEnd ? reads.waitFrom(endedMs) : readMs);
         }
       }
       this.#options.onEvent({
@@ -259,7 +298,7 @@ class Campaign {
           : `NOT MENDED after "${what}": ${message}`,
       );
     } finally {
-      await Promise.all(probes.map(({ probe }) => probe.stop()));
+      await Promise.all(probes.flatMap(({ writes, reads }) => [writes.stop(), reads.stop()]));
     }
   }
 
@@ -281,12 +320,14 @@ class Campaign {
     return roles;
   }
 
-  /** One more write everywhere, so that a gap that is still open at the end is seen in full. */
-  async #acknowledged(probes: readonly GapProbe[]): Promise<void> {
+  /** One more answer everywhere, so that a gap that is still open at the end is seen in full. */
+  async #answered(probes: readonly GapProbe[]): Promise<void> {
     const counts = probes.map((probe) => probe.ackCount);
     const untilMs = performance.now() + WHOLE_WITHIN_MS;
     while (probes.some((probe, i) => probe.ackCount === counts[i])) {
-      if (performance.now() > untilMs) throw new Error("A tablet takes no writes");
+      if (performance.now() > untilMs) {
+        throw new Error("A tablet takes no writes, or answers no reads");
+      }
       await sleep(10);
     }
   }
@@ -294,9 +335,11 @@ class Campaign {
   async #check(): Promise<void> {
     this.#options.onEvent({ event: "checking" });
     for (const workload of this.#workloads) {
-      for (const problem of await workload.check(this.#kv)) {
-        this.violations.push(`GUARANTEE BROKEN: ${workload.name}: ${problem}`);
-      }
+      await this.#asked(workload, async () => {
+        for (const problem of await workload.check(this.#kv)) {
+          this.violations.push(`GUARANTEE BROKEN: ${workload.name}: ${problem}`);
+        }
+      });
     }
     await replicasEqual(this.#cluster).catch((error) => {
       this.violations.push(`GUARANTEE BROKEN: replicas differ: ${error.message}`);

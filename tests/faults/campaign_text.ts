@@ -29,7 +29,8 @@ export function resultLines(result: CampaignResult): string[] {
       result.load.map((load) => load.toFixed(1)).join(" before, ")
     } after`,
     `faults: ${faults.join(", ")}; ${result.kills} processes killed`,
-    ...figureLines(result.gaps),
+    ...figureLines("gap of writes, ms", result.gaps),
+    ...figureLines("gap of linearizable reads, ms", result.readGaps),
     `operations: ${ok} done, ${refusals.join(", ") || "none"} refused, ${unknown} of unknown end`,
     `checked: ${result.checked.join(", ")}; ${result.violations.length} violations`,
   ];

@@ -36,13 +36,13 @@ export function percentile(sorted: readonly number[], share: number): number {
   return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)]!;
 }
 
-export function figureLines(figures: readonly Figure[]): string[] {
+export function figureLines(title: string, figures: readonly Figure[]): string[] {
   const cell = (text: string | number) => String(text).padStart(8);
-  const head = `${"write gap, ms".padEnd(40)}${["count", "p50", "p99", "max"].map(cell).join("")}`;
+  const head = `${title.padEnd(48)}${["count", "p50", "p99", "max"].map(cell).join("")}`;
   return [
     head,
     ...figures.map(({ kind, count, p50Ms, p99Ms, maxMs }) =>
-      `  ${kind.padEnd(38)}${[count, p50Ms, p99Ms, maxMs].map(cell).join("")}`
+      `  ${kind.padEnd(46)}${[count, p50Ms, p99Ms, maxMs].map(cell).join("")}`
     ),
   ];
 }

@@ -3,7 +3,7 @@ import type { RowOp } from "../../kv/kv.ts";
 import { MemoryKv } from "../../kv/memory_kv.ts";
 import { eventually } from "../eventually.ts";
 import { Figures, percentile } from "./figures.ts";
-import { GapProbe } from "./gap_probe.ts";
+import { GapProbe, writeProbe } from "./gap_probe.ts";
 
 /** A store whose writes can be held back. */
 class HeldKv extends MemoryKv {
@@ -18,7 +18,7 @@ class HeldKv extends MemoryKv {
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 Deno.test("a gap reaches from the last write before it to the first one after it", async () => {
-  const kv = new HeldKv(), probe = new GapProbe(kv, "probe");
+  const kv = new HeldKv(), probe = new GapProbe(writeProbe(kv, "probe"));
   await eventually(() => probe.ackCount > 3, "probes to be answered");
   const heldMs = performance.now();
   kv.held = Promise.withResolvers<void>();
