@@ -11,7 +11,7 @@
  */
 import { readContent, type ReadOptions } from "./chunks.ts";
 import type { StoredContent, StoredItem } from "./items.ts";
-import type { TreeRow } from "./tree_row.ts";
+import type { DriveTree } from "./tree.ts";
 
 const U32 = 0xffffffff;
 const U16 = 0xffff;
@@ -35,7 +35,7 @@ export interface ZipEntry {
 
 /** Files and folders with all below them, each folder before what it holds. */
 export async function* archiveEntries(
-  tree: TreeRow,
+  tree: DriveTree,
   items: readonly StoredItem[],
   read: (content: StoredContent) => AsyncIterable<Uint8Array>,
 ): AsyncGenerator<ZipEntry> {
@@ -63,7 +63,7 @@ export async function* archiveEntries(
 }
 
 export function archiveItems(
-  tree: TreeRow,
+  tree: DriveTree,
   items: readonly StoredItem[],
   source: Pick<ReadOptions, "kv" | "budget" | "freePieces">,
 ): ReadableStream<Uint8Array> {

@@ -6,7 +6,7 @@
  * transfer holds in memory does not grow with the file. All state is in the store, so any number of
  * processes may serve one user.
  *
- * Start at tree_row.ts for what is stored, uploads.ts for how bytes come in. Not here: HTTP
+ * Start at tree.ts for what is stored, uploads.ts for how bytes come in. Not here: HTTP
  * (web/routes/drive.ts), who the user is (apps/accounts/), versions of files.
  */
 import type { Env } from "../../kv/env.ts";
@@ -40,7 +40,7 @@ import {
   trashItem,
 } from "./structure.ts";
 import { DriveSweeper } from "./sweeper.ts";
-import { countColumn, expectKind, TreeRow, USED } from "./tree_row.ts";
+import { countColumn, DriveTree, expectKind, USED } from "./tree.ts";
 import { abandonUpload, uploadFile, type UploadLimits, type UploadTarget } from "./uploads.ts";
 
 export const PAGE_MAX = 1000;
@@ -312,8 +312,8 @@ export class Drive {
     if (!done) this.sweeper.soon(user);
   }
 
-  #tree(user: string): TreeRow {
-    return new TreeRow(this.#kv, this.#env, user);
+  #tree(user: string): DriveTree {
+    return new DriveTree(this.#kv, this.#env, user);
   }
 }
 

@@ -14,7 +14,7 @@
  * | `too_deep`         | folders nest DEPTH_MAX levels at most                                   |
  * | `quota_exceeded`   | the user's files would outgrow `drive.quota_bytes`                      |
  * | `file_too_large`   | the file would outgrow `drive.file_max_bytes`                           |
- * | `drive_full`       | the user's tree row is at its limit: too many items                     |
+ * | `drive_full`       | a folder or the trash is at the limit of a row: too many items          |
  * | `too_many_uploads` | UPLOADS_MAX unfinished uploads are waiting                              |
  * | `upload_gone`      | the upload expired or was cancelled; begin again                        |
  * | `upload_conflict`  | another request writes the same upload, or the offset is not current    |

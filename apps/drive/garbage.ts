@@ -1,7 +1,7 @@
 /**
  * Chunks that no file links to any more: the record of them, and freeing them.
  *
- * A record is written in the same row operation that takes the last link away, so chunks are either
+ * A record is written in the same transaction that takes the last link away, so chunks are either
  * linked, or part of an upload under way, or noted here; no crash can lose track of them. Records of
  * replaced and deleted files wait for GRACE_MS, because somebody may be half-way through a download.
  */
@@ -9,7 +9,7 @@ import { z } from "zod";
 import { decodeJson, encodeJson, type Mutation } from "../../kv/kv.ts";
 import { chunkCount, deleteChunks } from "./chunks.ts";
 import type { StoredContent } from "./items.ts";
-import type { TreeRow } from "./tree_row.ts";
+import type { DriveTree } from "./tree.ts";
 
 /** How long a download of content that was replaced or deleted may still go on. */
 export const GARBAGE_GRACE_MS = 60 * 60_000;
@@ -29,11 +29,10 @@ export function noteContentGarbage(content: StoredContent, nowMs: number): Mutat
 }
 
 /** Frees chunks that are due, at most about `chunksMax`; returns how many it freed. */
-export async function freeGarbage(tree: TreeRow, chunksMax: number): Promise<number> {
+export async function freeGarbage(tree: DriveTree, chunksMax: number): Promise<number> {
   let freed = 0, after: string | undefined;
   while (freed < chunksMax) {
-    const page = await tree.kv.getRow(tree.row, {
-      prefix: "g/",
+    const page = await tree.page("g/", {
       limit: 100,
       ...(after === undefined ? {} : { after }),
     });

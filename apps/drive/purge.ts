@@ -1,5 +1,5 @@
 /**
- * Deleting for good. A file goes in one row operation that leaves its chunks as garbage. A folder
+ * Deleting for good. A file goes in one transaction that leaves its chunks as garbage. A folder
  * first becomes a `p/` cell, out of everybody's reach, and is then taken apart from the top, a
  * bounded piece at a time: files below it become garbage, folders below it become `p/` cells
  * themselves, and it goes when it is empty. Whoever comes next goes on where a crash stopped us.
@@ -8,10 +8,13 @@ import { type Condition, decodeText, type Mutation } from "../../kv/kv.ts";
 import { noteContentGarbage } from "./garbage.ts";
 import { isFolder, type PlacedItem, TRASH } from "./items.ts";
 import { addTo, noSuchItem, putItem, versionIs } from "./structure.ts";
-import { countColumn, nodeColumn, type TreeRow, USED } from "./tree_row.ts";
+import { countColumn, type DriveTree, nodeColumn, USED } from "./tree.ts";
 
-/** At most 4 mutations per child and 4 for the folder stay within an operation's limit of 256. */
-const CHILDREN_PER_STEP = 60;
+/**
+ * A row for each child, its folder's and the tree row are within a transaction's limit of 64 rows, and
+ * so are the longest columns, named twice each, within its limit of 128 KiB of names.
+ */
+const CHILDREN_PER_STEP = 50;
 /** Somebody else empties or restores at the same time: leave it to them. */
 const CONFLICTS_MAX = 10;
 const DAY_MS = 24 * 60 * 60_000;
@@ -19,7 +22,7 @@ const DAY_MS = 24 * 60 * 60_000;
 const purgeColumn = (id: string): string => `p/${id}`;
 
 /** Deletes one item of the trash for good. Throws `not_found`. */
-export async function purgeItem(tree: TreeRow, id: string): Promise<void> {
+export async function purgeItem(tree: DriveTree, id: string): Promise<void> {
   await tree.retry(async (round) => {
     const placed = await tree.locate(id);
     if (!placed?.column.startsWith("t/")) {
@@ -32,7 +35,7 @@ export async function purgeItem(tree: TreeRow, id: string): Promise<void> {
 
 /** Deletes what has been in the trash since before `beforeMs`, at most `itemsMax` items. */
 export async function purgeTrash(
-  tree: TreeRow,
+  tree: DriveTree,
   options: { readonly beforeMs: number; readonly itemsMax: number },
 ): Promise<number> {
   let purged = 0, conflicts = 0;
@@ -50,7 +53,7 @@ export async function purgeTrash(
 
 export const trashDue = (nowMs: number, trashDays: number): number => nowMs - trashDays * DAY_MS;
 
-async function purgeTrashed(tree: TreeRow, items: readonly PlacedItem[]): Promise<boolean> {
+async function purgeTrashed(tree: DriveTree, items: readonly PlacedItem[]): Promise<boolean> {
   const mutations = items.flatMap((placed) => takeAway(tree, placed));
   return await tree.commit(items.map(versionIs), [
     ...mutations,
@@ -59,10 +62,10 @@ async function purgeTrashed(tree: TreeRow, items: readonly PlacedItem[]): Promis
   ]) !== false;
 }
 
-/** Takes purged folders apart with at most `stepsMax` row operations; true when none is left. */
-export async function purgeFolders(tree: TreeRow, stepsMax: number): Promise<boolean> {
+/** Takes purged folders apart with at most `stepsMax` transactions; true when none is left. */
+export async function purgeFolders(tree: DriveTree, stepsMax: number): Promise<boolean> {
   for (let step = 0; step < stepsMax; step++) {
-    const page = await tree.kv.getRow(tree.row, { prefix: "p/", limit: 1 });
+    const page = await tree.page("p/", { limit: 1 });
     const cell = page.cells[0];
     if (cell === undefined) return true;
     const folder = cell.column.slice(2);
@@ -84,20 +87,20 @@ export async function purgeFolders(tree: TreeRow, stepsMax: number): Promise<boo
       { kind: "delete", column: countColumn(folder) },
     ]);
   }
-  return (await tree.kv.getRow(tree.row, { prefix: "p/", limit: 1, keysOnly: true })).cells
+  return (await tree.page("p/", { limit: 1, keysOnly: true })).cells
     .length === 0;
 }
 
 /** Holds only while no child can have been added since the folder was seen empty. */
-async function isEmpty(tree: TreeRow, folder: string): Promise<Condition> {
+async function isEmpty(tree: DriveTree, folder: string): Promise<Condition> {
   const column = countColumn(folder);
-  const count = await tree.kv.get(tree.row, column);
+  const count = await tree.get(column);
   return count === null || decodeText(count.value) !== "0"
     ? { column, is: "absent" }
     : { column, is: "version", version: count.version };
 }
 
-function takeAway(tree: TreeRow, placed: PlacedItem): Mutation[] {
+function takeAway(tree: DriveTree, placed: PlacedItem): Mutation[] {
   const { item, column } = placed;
   const gone: Mutation = { kind: "delete", column };
   if (isFolder(item)) return [gone, ...putItem(purgeColumn(item.id), item)];

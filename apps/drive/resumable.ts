@@ -19,7 +19,7 @@ import { contentTypeOf } from "./content_types.ts";
 import { DriveError } from "./errors.ts";
 import { garbageColumn, noteGarbage } from "./garbage.ts";
 import { type PlacedItem, ROOT, type StoredContent } from "./items.ts";
-import type { TreeRow } from "./tree_row.ts";
+import type { DriveTree } from "./tree.ts";
 import {
   beginUpload,
   checkTarget,
@@ -60,7 +60,7 @@ export interface UploadState {
 
 /** A resumable upload is linked at once when it has no bytes. */
 export async function createResumable(
-  tree: TreeRow,
+  tree: DriveTree,
   options: {
     readonly target: UploadTarget;
     readonly limits: UploadLimits;
@@ -90,7 +90,7 @@ export async function createResumable(
 }
 
 /** Throws `upload_gone`. */
-export async function resumableState(tree: TreeRow, upload: string): Promise<UploadState> {
+export async function resumableState(tree: DriveTree, upload: string): Promise<UploadState> {
   const finished = await readFinished(tree, upload);
   if (finished !== null) return finished;
   try {
@@ -109,7 +109,7 @@ export async function resumableState(tree: TreeRow, upload: string): Promise<Upl
  * kept and counted. Links the file with its last byte.
  */
 export async function appendResumable(
-  tree: TreeRow,
+  tree: DriveTree,
   options: {
     readonly upload: string;
     readonly offset: number;
@@ -213,7 +213,7 @@ export async function appendResumable(
  * the upload down: the file gets a number, or goes to the root.
  */
 async function linkResumable(
-  tree: TreeRow,
+  tree: DriveTree,
   upload: string,
   options: {
     readonly record: UploadRecord;
@@ -253,8 +253,8 @@ async function linkResumable(
 }
 
 /** Drops the records of uploads that were finished before `beforeMs`. */
-export async function forgetFinished(tree: TreeRow, beforeMs: number): Promise<void> {
-  const { cells } = await tree.kv.getRow(tree.row, { prefix: "f/", limit: 1000 });
+export async function forgetFinished(tree: DriveTree, beforeMs: number): Promise<void> {
+  const { cells } = await tree.page("f/", { limit: 1000 });
   const old = cells.filter((cell) => FinishedRecord.parse(decodeJson(cell.value!)).atMs < beforeMs)
     .slice(0, 200);
   if (old.length === 0) return;
@@ -266,7 +266,7 @@ class RecordHold {
   record: UploadRecord;
   version: Version;
   constructor(
-    readonly tree: TreeRow,
+    readonly tree: DriveTree,
     readonly upload: string,
     start: { readonly record: UploadRecord; readonly version: Version },
   ) {
@@ -291,6 +291,7 @@ class RecordHold {
     const version = await this.tree.commit(
       [{ column, is: "version", version: this.version }],
       [{ kind: "put", column, value: encodeUpload(next) }, ...mutations],
+      column,
     );
     if (version === false) {
       throw new DriveError("upload_conflict", "Another request goes on with this upload");
@@ -304,7 +305,7 @@ function dropTail(record: UploadRecord): Mutation[] {
   return record.tail ? [noteGarbage(record.tail.upload, 1, 0)] : [];
 }
 
-async function readTail(tree: TreeRow, record: UploadRecord): Promise<Uint8Array> {
+async function readTail(tree: DriveTree, record: UploadRecord): Promise<Uint8Array> {
   if (record.tail === undefined) return new Uint8Array(0);
   const bytes = await getChunk(tree.kv, record.tail.upload, 0);
   if (bytes?.length !== record.tail.bytes) {
@@ -314,19 +315,19 @@ async function readTail(tree: TreeRow, record: UploadRecord): Promise<Uint8Array
 }
 
 async function readRecord(
-  tree: TreeRow,
+  tree: DriveTree,
   upload: string,
 ): Promise<{ record: UploadRecord; version: Version }> {
-  const cell = ID.test(upload) ? await tree.kv.get(tree.row, uploadColumn(upload)) : null;
+  const cell = ID.test(upload) ? await tree.get(uploadColumn(upload)) : null;
   const record = cell === null ? null : decodeUpload(cell.value);
   // Without a size it belongs to a request that sends everything at once.
   if (cell === null || record?.size === undefined) throw uploadGone();
   return { record, version: cell.version };
 }
 
-async function readFinished(tree: TreeRow, upload: string): Promise<UploadState | null> {
+async function readFinished(tree: DriveTree, upload: string): Promise<UploadState | null> {
   if (!ID.test(upload)) return null;
-  const cell = await tree.kv.get(tree.row, finishedColumn(upload));
+  const cell = await tree.get(finishedColumn(upload));
   if (cell === null) return null;
   const { item, size } = FinishedRecord.parse(decodeJson(cell.value));
   return { upload, size, offset: size, item, target: null };

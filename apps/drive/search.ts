@@ -1,10 +1,11 @@
 /**
- * Finding items by name. The columns of the tree row hold the names, so a search reads columns
+ * Finding items by name. The columns of the folders' rows hold the names, so a search reads columns
  * only, page by page, and stops after a bounded number: there is no index to keep true.
  */
+import type { ScanPage } from "../../kv/kv.ts";
 import { DriveError } from "./errors.ts";
 import { type DriveItem, type PlacedItem, toDriveItem } from "./items.ts";
-import type { TreeRow } from "./tree_row.ts";
+import type { DriveTree } from "./tree.ts";
 
 const COLUMNS_MAX = 200_000;
 const WORDS_MAX = 10;
@@ -19,28 +20,23 @@ export interface SearchResult {
 const fold = (text: string): string => text.toLowerCase().normalize("NFD").replace(/\p{M}/gu, "");
 
 export async function searchNames(
-  tree: TreeRow,
+  tree: DriveTree,
   query: string,
   limit: number,
 ): Promise<SearchResult> {
   const words = fold(query).split(/\s+/).filter((word) => word !== "").slice(0, WORDS_MAX);
   if (words.length === 0) return { items: [], more: false };
   const found: string[] = [];
-  let after: string | undefined, looked = 0, more = false;
+  let after: ScanPage["next"] | undefined, looked = 0, more = false;
   do {
-    const page = await tree.kv.getRow(tree.row, {
-      prefix: "c/",
-      limit: 1000,
-      keysOnly: true,
-      ...(after === undefined ? {} : { after }),
-    });
-    for (const { column } of page.cells) {
+    const page = await tree.childColumns(after);
+    for (const column of page.columns) {
       const name = fold(column.slice(column.indexOf("\u0001") + 1));
       if (!words.every((word) => name.includes(word))) continue;
       if (found.length < limit) found.push(column);
       else more = true;
     }
-    looked += page.cells.length;
+    looked += page.columns.length;
     after = page.next ?? undefined;
     if (looked >= COLUMNS_MAX && after !== undefined) more = true;
   } while (after !== undefined && !more);
@@ -56,7 +52,7 @@ export async function searchNames(
 
 /** Names of the folders above; null for what lies in the trash. */
 async function pathOf(
-  tree: TreeRow,
+  tree: DriveTree,
   placed: PlacedItem,
   known: Map<string, readonly string[] | null>,
 ): Promise<readonly string[] | null> {

@@ -1,7 +1,7 @@
 /**
  * Changes to the tree: a new folder, renaming and moving, into the trash and back. Each is one
- * operation on the tree row whose conditions are what tree_row.ts says keeps it a tree; when one
- * does not hold, the change is looked at afresh.
+ * transaction whose conditions are what tree.ts says keeps it a tree; when one does not hold, the
+ * change is looked at afresh.
  */
 import { freshId } from "../../kv/env.ts";
 import type { Condition, Mutation } from "../../kv/kv.ts";
@@ -12,13 +12,13 @@ import { numberedName } from "./names.ts";
 import {
   childColumn,
   countColumn,
+  type DriveTree,
   freePlace,
   nodeColumn,
   present,
   trashColumn,
   TREE,
-  type TreeRow,
-} from "./tree_row.ts";
+} from "./tree.ts";
 
 /**
  * What to do when the name is taken: refuse with `name_exists`, take the other's place, or find a
@@ -33,7 +33,7 @@ export const nameExists = (name: string): DriveError =>
   new DriveError("name_exists", `There is already something named "${name}" in this folder`);
 
 /** The name to use in `parent`: `name`, or for "rename" the first numbered one that is free. */
-export async function freeName(tree: TreeRow, parent: string, name: string): Promise<string> {
+export async function freeName(tree: DriveTree, parent: string, name: string): Promise<string> {
   if (await tree.child(parent, name) === null) return name;
   for (let number = 2; number <= NUMBERS_TRIED_MAX; number++) {
     const candidate = numberedName(name, number);
@@ -52,7 +52,7 @@ export const addTo = (column: string, by: number): Mutation => ({ kind: "add", c
 
 /** With `replace`, a folder that exists is as good as a new one: whole trees are uploaded so. */
 export function createFolder(
-  tree: TreeRow,
+  tree: DriveTree,
   options: { readonly parent: string; readonly name: string; readonly conflict: ConflictPolicy },
 ): Promise<PlacedItem> {
   const { parent, conflict } = options;
@@ -72,7 +72,7 @@ export function createFolder(
     const version = await tree.commit(freePlace(parent, name), [
       ...putItem(column, item),
       addTo(countColumn(parent), 1),
-    ]);
+    ], column);
     return version === false ? undefined : { item, parent, column, version };
   });
 }
@@ -82,7 +82,7 @@ export function createFolder(
  * itself. With `replace`, a file in the way goes to the trash.
  */
 export function moveItem(
-  tree: TreeRow,
+  tree: DriveTree,
   options: {
     readonly id: string;
     readonly name?: string;
@@ -113,7 +113,7 @@ export function moveItem(
 }
 
 /** Puts an item into the trash, as the one thing that a folder and all below it need. */
-export function trashItem(tree: TreeRow, id: string): Promise<PlacedItem> {
+export function trashItem(tree: DriveTree, id: string): Promise<PlacedItem> {
   return tree.retry(async (round) => {
     const from = await tree.locate(id);
     if (from?.item.trashed && round > 0) return from;
@@ -128,6 +128,7 @@ export function trashItem(tree: TreeRow, id: string): Promise<PlacedItem> {
     const version = await tree.commit(
       [versionIs(from)],
       isFolder(item) ? [...mutations, addTo(TREE, 1)] : mutations,
+      column,
     );
     return version === false ? undefined : { item, parent: TRASH, column, version };
   });
@@ -137,7 +138,7 @@ export function trashItem(tree: TreeRow, id: string): Promise<PlacedItem> {
  * Takes an item out of the trash: back where it was, or into the root when that folder is gone or
  * in the trash itself. A name that was taken meanwhile gets a number.
  */
-export function restoreItem(tree: TreeRow, id: string): Promise<PlacedItem> {
+export function restoreItem(tree: DriveTree, id: string): Promise<PlacedItem> {
   return tree.retry(async (round) => {
     const treeCounter = await tree.counter(TREE);
     const from = await tree.locate(id);
@@ -163,7 +164,7 @@ export function restoreItem(tree: TreeRow, id: string): Promise<PlacedItem> {
 
 /** Moves an item to a place in the drive; undefined when something changed meanwhile. */
 async function place(
-  tree: TreeRow,
+  tree: DriveTree,
   options: {
     readonly from: PlacedItem;
     readonly parent: string;
@@ -209,6 +210,7 @@ async function place(
       addTo(countColumn(parent), 1),
       ...(folder ? [addTo(TREE, 1)] : []),
     ],
+    column,
   );
   return version === false ? undefined : { item, parent, column, version };
 }

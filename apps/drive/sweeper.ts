@@ -16,7 +16,7 @@ import { version } from "../../proto/ids.ts";
 import { freeGarbage } from "./garbage.ts";
 import { purgeFolders, purgeTrash, trashDue } from "./purge.ts";
 import { forgetFinished } from "./resumable.ts";
-import { TreeRow } from "./tree_row.ts";
+import { DriveTree } from "./tree.ts";
 import { abandonMutations, decodeUpload } from "./uploads.ts";
 
 const ROUND_MS = 10_000;
@@ -100,7 +100,7 @@ export class DriveSweeper {
 
   /** Does what is due in one user's drive; false when something due is left. */
   async visit(user: string): Promise<boolean> {
-    const tree = new TreeRow(this.#kv, this.#env, user);
+    const tree = new DriveTree(this.#kv, this.#env, user);
     await this.#expireUploads(tree);
     const beforeMs = trashDue(this.#env.wallMs(), this.#config.trash_days);
     const purged = await purgeTrash(tree, { beforeMs, itemsMax: TRASH_PER_VISIT });
@@ -109,9 +109,9 @@ export class DriveSweeper {
     return foldersDone && freed < CHUNKS_PER_VISIT && purged < TRASH_PER_VISIT;
   }
 
-  async #expireUploads(tree: TreeRow): Promise<void> {
+  async #expireUploads(tree: DriveTree): Promise<void> {
     const beforeMs = this.#env.wallMs() - this.#config.upload_hours * 60 * 60_000;
-    const { cells } = await tree.kv.getRow(tree.row, { prefix: "u/", limit: 1000 });
+    const { cells } = await tree.page("u/", { limit: 1000 });
     for (const { column, version, value } of cells) {
       const record = decodeUpload(value!);
       if (record.touchedMs > beforeMs) continue;

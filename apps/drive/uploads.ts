@@ -1,7 +1,7 @@
 /**
  * Uploads: bytes first, link last.
  *
- * An upload has a record in the tree row before its first chunk is written, and the row operation
+ * An upload has a record in the tree row before its first chunk is written, and the transaction
  * that links the file removes the record. So a chunk row always belongs to a record, to a file or
  * to garbage (garbage.ts), and whoever dies in between leaves a record that expires
  * `drive.upload_hours` after it was last touched. Linking requires the record, so an upload that
@@ -26,7 +26,7 @@ import {
   putItem,
   versionIs,
 } from "./structure.ts";
-import { childColumn, countColumn, freePlace, present, type TreeRow, USED } from "./tree_row.ts";
+import { childColumn, countColumn, type DriveTree, freePlace, present, USED } from "./tree.ts";
 
 /** Unfinished uploads of one user. */
 const UPLOADS_MAX = 500;
@@ -82,7 +82,7 @@ export const decodeUpload = (bytes: Uint8Array): UploadRecord =>
  * checks that count are made again when the file is linked.
  */
 export async function checkTarget(
-  tree: TreeRow,
+  tree: DriveTree,
   target: UploadTarget,
   limits: UploadLimits,
   size: number | null,
@@ -95,7 +95,7 @@ export async function checkTarget(
 }
 
 async function checkSize(
-  tree: TreeRow,
+  tree: DriveTree,
   limits: UploadLimits,
   size: number,
   replaced: PlacedItem | null,
@@ -117,12 +117,8 @@ export const uploadGone = () =>
   new DriveError("upload_gone", "This upload expired or was cancelled; begin it again");
 
 /** Writes the record of a new upload and returns the upload's id. */
-export async function beginUpload(tree: TreeRow, record: UploadRecord): Promise<string> {
-  const waiting = await tree.kv.getRow(tree.row, {
-    prefix: "u/",
-    limit: UPLOADS_MAX,
-    keysOnly: true,
-  });
+export async function beginUpload(tree: DriveTree, record: UploadRecord): Promise<string> {
+  const waiting = await tree.page("u/", { limit: UPLOADS_MAX, keysOnly: true });
   if (waiting.cells.length >= UPLOADS_MAX) {
     throw new DriveError("too_many_uploads", `${UPLOADS_MAX} uploads are unfinished already`);
   }
@@ -134,10 +130,10 @@ export async function beginUpload(tree: TreeRow, record: UploadRecord): Promise<
 }
 
 /** Gives an upload up: its record becomes garbage that is free at once. No error when it is gone. */
-export async function abandonUpload(tree: TreeRow, upload: string): Promise<boolean> {
+export async function abandonUpload(tree: DriveTree, upload: string): Promise<boolean> {
   const column = uploadColumn(upload);
   return await tree.retry(async () => {
-    const cell = await tree.kv.get(tree.row, column);
+    const cell = await tree.get(column);
     if (cell === null) return false;
     const done = await tree.commit(
       [{ column, is: "version", version: cell.version }],
@@ -149,7 +145,7 @@ export async function abandonUpload(tree: TreeRow, upload: string): Promise<bool
 
 /** What turns an upload's record into garbage. */
 export function abandonMutations(
-  tree: TreeRow,
+  tree: DriveTree,
   upload: string,
   record: UploadRecord,
 ): Mutation[] {
@@ -163,7 +159,7 @@ export function abandonMutations(
 
 /** Stores what `body` yields as a file and links it. On any failure nothing is linked. */
 export async function uploadFile(
-  tree: TreeRow,
+  tree: DriveTree,
   options: {
     readonly target: UploadTarget;
     readonly limits: UploadLimits;
@@ -246,7 +242,7 @@ async function* aborts(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Arr
   }
 }
 
-async function touchUpload(tree: TreeRow, upload: string, record: UploadRecord): Promise<void> {
+async function touchUpload(tree: DriveTree, upload: string, record: UploadRecord): Promise<void> {
   const column = uploadColumn(upload);
   const done = await tree.commit(
     [{ column, is: "present" }],
@@ -257,7 +253,7 @@ async function touchUpload(tree: TreeRow, upload: string, record: UploadRecord):
 
 /** Makes a finished upload a file, and its record go, in one operation. */
 export function linkFile(
-  tree: TreeRow,
+  tree: DriveTree,
   options: {
     readonly record: UploadRecord;
     readonly content: StoredContent;
@@ -315,9 +311,10 @@ export function linkFile(
         ...(old === undefined ? [] : noteContentGarbage(old, nowMs)),
         ...(options.also?.(item) ?? []),
       ],
+      column,
     );
     if (version !== false) return { item, parent, column, version };
-    const current = await tree.kv.get(tree.row, uploadColumn(upload));
+    const current = await tree.get(uploadColumn(upload));
     if (current !== null && current.version === (recordVersion ?? current.version)) {
       return undefined;
     }
@@ -330,7 +327,7 @@ export function linkFile(
 
 /** The condition under which the quota is kept, with the numbers as they were just read. */
 async function withinQuota(
-  tree: TreeRow,
+  tree: DriveTree,
   limits: UploadLimits,
   growth: number,
 ): Promise<Condition[]> {

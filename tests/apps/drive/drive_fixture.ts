@@ -7,9 +7,9 @@ import assert from "node:assert/strict";
 import { chunkCount, chunkRow } from "../../../apps/drive/chunks.ts";
 import { Drive } from "../../../apps/drive/drive.ts";
 import { decodeItem, ROOT, TRASH } from "../../../apps/drive/items.ts";
-import { treeRow } from "../../../apps/drive/tree_row.ts";
+import { rowOf } from "../../../apps/drive/tree.ts";
 import type { Env } from "../../../kv/env.ts";
-import { decodeJson, decodeText, type Kv } from "../../../kv/kv.ts";
+import { decodeJson, decodeText, type Kv, type ScanPage } from "../../../kv/kv.ts";
 import { MemoryKv, type MemoryKvOptions } from "../../../kv/memory_kv.ts";
 import { ClusterConfig } from "../../../proto/cluster_config.ts";
 
@@ -57,8 +57,9 @@ export function makeDrive(
     readonly drive?: Partial<ClusterConfig["drive"]>;
   } = {},
 ): Fixture {
-  const { kv = new MemoryKv(options), seed = 1 } = options;
+  const { seed = 1 } = options;
   const env = new TestEnv(seed);
+  const { kv = new MemoryKv({ env, ...options }) } = options;
   const parsed = ClusterConfig.parse({
     node: [
       { role: "coordinator", id: 0, port: 9999 },
@@ -111,14 +112,19 @@ export async function putFile(
   return await drive.upload(USER, { parent, name, conflict }, body);
 }
 
-async function columnsOf(kv: Kv, row: string): Promise<Map<string, Uint8Array>> {
+/** All cells of a drive by column, which is unique in it; each must lie in the row that is its. */
+async function columnsOf(kv: Kv, user: string): Promise<Map<string, Uint8Array>> {
   const columns = new Map<string, Uint8Array>();
-  let after: string | undefined;
+  let after: ScanPage["next"] = null;
   do {
-    const page = await kv.getRow(row, { limit: 1000, ...(after === undefined ? {} : { after }) });
-    for (const cell of page.cells) columns.set(cell.column, cell.value!);
-    after = page.next ?? undefined;
-  } while (after !== undefined);
+    const from: { after?: NonNullable<ScanPage["next"]> } = after === null ? {} : { after };
+    const page: ScanPage = await kv.scan({ prefix: `${user}/drive/`, limit: 1000, ...from });
+    for (const { row, column, value } of page.cells) {
+      assert.equal(row, rowOf(user, column), `${column} lies in the wrong row`);
+      columns.set(column, value!);
+    }
+    after = page.next;
+  } while (after !== null);
   return columns;
 }
 
@@ -132,7 +138,7 @@ export interface Census {
 
 /** Fails unless the drive is sound; see the top of this file. */
 export async function checkSound(kv: Kv, user = USER): Promise<Census> {
-  const columns = await columnsOf(kv, treeRow(user));
+  const columns = await columnsOf(kv, user);
   const parents = new Map<string, string>();
   const counts = new Map<string, number>();
   const owned = new Set<string>();

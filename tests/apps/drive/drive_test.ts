@@ -365,6 +365,6 @@ Deno.test("Drive records the CRC-32 of a file", async () => {
   const { drive, kv } = makeDrive();
   const bytes = pseudoRandomBytes(3 * CHUNK + 17);
   await putFile(drive, { name: "a", bytes });
-  const { cells } = await kv.getRow(`${USER}/drive/tree`, { prefix: "c/" });
+  const { cells } = await kv.getRow(`${USER}/drive/folder/root`, { prefix: "c/" });
   assert.equal(JSON.parse(new TextDecoder().decode(cells[0]!.value)).content.crc, crc32(bytes));
 });

@@ -1,19 +1,24 @@
 /**
- * The tree of one user's drive, and how to read it. Everything about structure is one row of the
- * store, `<user>/drive/tree`, because one row is what the store changes atomically:
+ * The tree of one user's drive, and how to read and change it. Everything about structure is cells
+ * with names that are unique in the drive, spread over rows so that none grows with the whole drive:
  *
- *     c/<folder id>/<kind><sort key>\x01<name>   item JSON   a child; kind 0 folder, 1 file
- *     t/<newest first>-<id>                      item JSON   in the trash
- *     p/<id>                                     item JSON   a folder being deleted for good
- *     n/<id>                                     text        the column above that holds the item
- *     k/<folder id>                              counter     children of a folder, or of the trash
- *     u/<upload id>                              JSON        an upload under way (uploads.ts)
- *     f/<upload id>                              JSON        finished, for a while (resumable.ts)
- *     g/<upload id>                              JSON        chunks to free (garbage.ts)
- *     used                                       counter     bytes of all files, trash included
- *     tree                                       counter     raised by each move of a folder
+ *     <user>/drive/folder/<folder id>
+ *         c/<folder id>/<kind><sort key>\x01<name>   item JSON   a child; kind 0 folder, 1 file
+ *         k/<folder id>                              counter     children of the folder
+ *     <user>/drive/node/<id>
+ *         n/<id>                                     text        the column that holds the item
+ *     <user>/drive/tree
+ *         t/<newest first>-<id>                      item JSON   in the trash
+ *         k/trash                                    counter     items in the trash
+ *         p/<id>                                     item JSON   a folder being deleted for good
+ *         u/<upload id>                              JSON        an upload under way (uploads.ts)
+ *         f/<upload id>                              JSON        finished, for a while (resumable.ts)
+ *         g/<upload id>                              JSON        chunks to free (garbage.ts)
+ *         used                                       counter     bytes of all files, trash included
+ *         tree                                       counter     raised by each move of a folder
  *
- * What keeps it a tree:
+ * `commit` changes any of them at once, in one transaction of the store. A user's rows begin alike, so
+ * they lie in one replica group and that costs one write. What keeps it a tree:
  *
  * - `n/<id>` and the cell it names are written and deleted together, so an item has one place.
  * - A child is only added while its folder's `n/` cell is present, and a folder's cells only go
@@ -21,14 +26,26 @@
  * - A folder only moves while `tree` is what it was when the target's ancestors were read: of two
  *   moves that would make a ring together, one starts again and sees the other.
  *
- * The store's limit of a row (store.row_max_bytes, 64 MiB) bounds a drive at about 150,000 items,
- * after which calls that add something fail with `drive_full`.
+ * The store's limit of a row (store.row_max_bytes, 64 MiB) bounds a folder at about 200,000 children,
+ * and the trash likewise, after which calls that add something fail with `drive_full`. Drives from
+ * before there were transactions had all of it in one row: layout.ts brings them over.
  */
 import type { Env } from "../../kv/env.ts";
 import { KvError } from "../../kv/errors.ts";
-import { type Condition, decodeText, type Kv, type Mutation } from "../../kv/kv.ts";
+import {
+  type Condition,
+  decodeText,
+  type FullCell,
+  type Kv,
+  type Mutation,
+  type RowPage,
+  type RowPageOptions,
+  type RowResult,
+  type ScanPage,
+} from "../../kv/kv.ts";
 import { type Version, version } from "../../proto/ids.ts";
 import { DriveError } from "./errors.ts";
+import { ensureLayout } from "./layout.ts";
 import { decodeItem, isFolder, type PlacedItem, ROOT, type StoredItem, TRASH } from "./items.ts";
 import { sortKey } from "./names.ts";
 
@@ -41,6 +58,22 @@ const ATTEMPTS_MAX = 40;
 const ID = /^[a-z][a-z2-7]{25}$/;
 
 export const treeRow = (user: string): string => `${user}/drive/tree`;
+export const folderRows = (user: string): string => `${user}/drive/folder/`;
+
+/** The row that a cell of the drive lies in. */
+export function rowOf(user: string, column: string): string {
+  const id = column.split("/", 2)[1] ?? "";
+  switch (column.slice(0, 2)) {
+    case "c/":
+      return folderRows(user) + id;
+    case "k/":
+      return id === TRASH ? treeRow(user) : folderRows(user) + id;
+    case "n/":
+      return `${user}/drive/node/${id}`;
+    default:
+      return treeRow(user);
+  }
+}
 
 /** The column of a child. Its name is what follows \x01. */
 export const childColumn = (parent: string, name: string, folder: boolean): string =>
@@ -59,17 +92,28 @@ export interface Ancestry {
   readonly path: readonly { readonly id: string; readonly name: string }[];
 }
 
-export class TreeRow {
-  readonly row: string;
-  constructor(readonly kv: Kv, readonly env: Env, readonly user: string) {
-    this.row = treeRow(user);
+export class DriveTree {
+  constructor(readonly kv: Kv, readonly env: Env, readonly user: string) {}
+
+  async get(column: string): Promise<FullCell | null> {
+    await ensureLayout(this.kv, this.user);
+    return await this.kv.get(rowOf(this.user, column), column);
+  }
+
+  /** Cells whose columns begin with `prefix`, which names a kind of cell, or a folder's children. */
+  async page(
+    prefix: string,
+    options: Omit<RowPageOptions, "prefix" | "start">,
+  ): Promise<RowPage> {
+    await ensureLayout(this.kv, this.user);
+    return await this.kv.getRow(rowOf(this.user, prefix), { prefix, ...options });
   }
 
   /** The item with this id wherever it is, or null. */
   async locate(id: string): Promise<PlacedItem | null> {
     if (!ID.test(id)) return null;
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-      const pointer = await this.kv.get(this.row, nodeColumn(id));
+      const pointer = await this.get(nodeColumn(id));
       if (pointer === null) return null;
       const column = decodeText(pointer.value);
       const placed = await this.#placedAt(column);
@@ -97,7 +141,7 @@ export class TreeRow {
     let id = folder;
     while (id !== ROOT) {
       if (id === TRASH) return { home: "trash", path: path.reverse() };
-      const pointer = ID.test(id) ? await this.kv.get(this.row, nodeColumn(id)) : null;
+      const pointer = ID.test(id) ? await this.get(nodeColumn(id)) : null;
       if (pointer === null) {
         throw new DriveError("not_found", `No folder has the id "${folder.slice(0, 64)}"`);
       }
@@ -140,8 +184,7 @@ export class TreeRow {
     options: { readonly after?: string; readonly limit: number },
   ): Promise<{ items: PlacedItem[]; next: string | null }> {
     const prefix = `c/${folder}/`;
-    const page = await this.kv.getRow(this.row, {
-      prefix,
+    const page = await this.page(prefix, {
       limit: options.limit,
       ...(options.after === undefined ? {} : { after: prefix + options.after }),
     });
@@ -151,12 +194,26 @@ export class TreeRow {
     };
   }
 
+  /** The columns of all children of all folders, a page at a time. */
+  async childColumns(
+    after?: ScanPage["next"],
+  ): Promise<{ columns: string[]; next: ScanPage["next"] }> {
+    await ensureLayout(this.kv, this.user);
+    const page = await this.kv.scan({
+      prefix: folderRows(this.user),
+      limit: 1000,
+      keysOnly: true,
+      ...(after == null ? {} : { after }),
+    });
+    const columns = page.cells.map(({ column }) => column);
+    return { columns: columns.filter((column) => column.startsWith("c/")), next: page.next };
+  }
+
   /** One page of the trash: newest first, or with `oldestFirst` the other way. */
   async trash(
     options: { readonly after?: string; readonly limit: number; readonly oldestFirst?: boolean },
   ): Promise<{ items: PlacedItem[]; next: string | null }> {
-    const page = await this.kv.getRow(this.row, {
-      prefix: "t/",
+    const page = await this.page("t/", {
       limit: options.limit,
       reverse: options.oldestFirst ?? false,
       ...(options.after === undefined ? {} : { after: `t/${options.after}` }),
@@ -174,23 +231,46 @@ export class TreeRow {
   }
 
   async counter(column: string): Promise<{ value: number; version: Version }> {
-    const cell = await this.kv.get(this.row, column);
+    const cell = await this.get(column);
     return cell === null
       ? { value: 0, version: version(0) }
       : { value: Number(decodeText(cell.value)), version: cell.version };
   }
 
-  /** Applies one operation to the row. False: a condition did not hold, read again. */
+  /**
+   * Changes cells anywhere in the drive, all or none. False: a condition did not hold, read again.
+   *
+   * @returns the version of what was written to `shown`, or of any cell when that is left out
+   */
   async commit(
     conditions: readonly Condition[],
     mutations: readonly Mutation[],
+    shown?: string,
   ): Promise<Version | false> {
+    await ensureLayout(this.kv, this.user);
+    const byRow = new Map<string, { conditions: Condition[]; mutations: Mutation[] }>();
+    const partOf = (column: string) => {
+      const row = rowOf(this.user, column);
+      let part = byRow.get(row);
+      if (part === undefined) byRow.set(row, part = { conditions: [], mutations: [] });
+      return part;
+    };
+    for (const condition of conditions) partOf(condition.column).conditions.push(condition);
+    for (const mutation of mutations) partOf(columnOf(mutation)).mutations.push(mutation);
+    const ops = Array.from(byRow, ([row, part]) => ({ row, ...part }));
     try {
-      const result = await this.kv.apply({ row: this.row, conditions, mutations });
-      return result.applied ? result.version : false;
+      const [only] = ops;
+      const result = ops.length === 1
+        ? asTransaction(await this.kv.apply(only!))
+        : await this.kv.transact(ops);
+      if (!result.applied) return false;
+      const index = shown === undefined ? 0 : [...byRow.keys()].indexOf(rowOf(this.user, shown));
+      const { version } = result.results[index]!;
+      // Another process carried the transaction through for us, and only it knows.
+      return version ?? (await this.get(shown ?? columnOf(mutations[0]!)))?.version ?? false;
     } catch (error) {
       if (error instanceof KvError && error.code === "row_too_large") {
-        throw new DriveError("drive_full", "This drive holds as many items as it can", {
+        throw new DriveError("drive_full", "This folder, or the trash, holds as much as it can", {
           cause: error,
         });
       }
@@ -220,9 +300,20 @@ export class TreeRow {
   }
 
   async #placedAt(column: string): Promise<PlacedItem | null> {
-    const cell = await this.kv.get(this.row, column);
+    const cell = await this.get(column);
     return cell === null ? null : placed(column, cell);
   }
+}
+
+function asTransaction(result: RowResult) {
+  if (!result.applied) return { applied: false } as const;
+  return { applied: true, results: [{ version: result.version }] } as const;
+}
+
+/** The drive puts, deletes and counts; each of these names its column. */
+function columnOf(mutation: Mutation): string {
+  if ("column" in mutation) return mutation.column;
+  throw new Error(`The drive does not use ${mutation.kind}`);
 }
 
 /** Conditions under which `name` is free in `parent` and `parent` still exists. */
