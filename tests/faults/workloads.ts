@@ -12,8 +12,7 @@ export const WORKLOADS: readonly ((context: WorkloadContext) => Workload)[] = [
   (context) => new Registers(context, LARGE_VALUES),
   (context) => new Appends(context),
   (context) => new Counters(context),
-  // A transaction is of one group.
-  (context) => new Lists({ ...context, groups: context.groups.slice(0, 1) }),
-  (context) => new Bank({ ...context, groups: context.groups.slice(0, 1) }),
+  (context) => new Lists(context),
+  (context) => new Bank(context),
   (context) => new People(context),
 ];
