@@ -99,7 +99,7 @@ export interface CampaignResult {
     readonly refused: Readonly<Record<string, number>>;
   };
   readonly checked: readonly string[];
-  /** "GUARANTEE BROKEN: …", "NOT MENDED …" or "NOT SERVED: …". */
+  /** "GUARANTEE BROKEN: …", "NOT MENDED …", "NOT SERVED: …" or "NOT FINISHED: …". */
   readonly violations: readonly string[];
   /** Where the cluster's folders and the history were kept; null when there is nothing to look for. */
   readonly keptDir: string | null;
@@ -123,6 +123,9 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRes
       seconds: (performance.now() - startedMs) / 1000,
     });
     await campaign.run();
+  } catch (error) {
+    // Whatever it was, the report and the folders are worth more than a bare stack.
+    campaign.violations.push(`NOT FINISHED: ${(error as Error).stack}`);
   } finally {
     await cluster.stop();
     history.close();
