@@ -9,7 +9,7 @@ import { failureText, resultLines } from "../faults/campaign_text.ts";
 import { possibleNemeses } from "../faults/nemeses.ts";
 import { WORKLOADS } from "../faults/workloads.ts";
 
-const SECONDS = Number(Deno.env.get("PENNCLOUD_TEST_FAULTS_SECONDS") ?? 110);
+const SECONDS = Number(Deno.env.get("PENNCLOUD_TEST_FAULTS_SECONDS") ?? 90);
 
 Deno.test("whatever fails, alone or together, nothing acknowledged is lost and clients see one history", async () => {
   const seed = 1 + Math.floor(Math.random() * 1_000_000);

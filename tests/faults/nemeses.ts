@@ -3,6 +3,7 @@ import { diskFull, failedSync, flip, slowSync } from "./disk_faults.ts";
 import { rollback } from "./metadata_faults.ts";
 import { cut, slowLinks } from "./network_faults.ts";
 import type { Nemesis } from "./nemesis.ts";
+import { drain, split } from "./planned_faults.ts";
 import {
   coordinator,
   everything,
@@ -30,6 +31,8 @@ export const NEMESES: readonly Nemesis[] = [
   failedSync,
   diskFull,
   rollback,
+  drain,
+  split,
   flip({ running: false }),
   flip({ running: true }),
 ];
