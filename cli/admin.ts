@@ -1,10 +1,10 @@
 /** `penncloud admin …`: what the cluster is doing, and orders to its nodes. */
-import type { NodeEntry } from "../proto/cluster_config.ts";
 import { shownColumn } from "../kv/internal_columns.ts";
+import { type NodeEntry, planGroups } from "../proto/cluster_config.ts";
 import type { ClusterStatus } from "../proto/cluster_status.ts";
 import { backendConversation, coordinatorConversation } from "../proto/control.ts";
 import type { DiskReport } from "../proto/disk_report.ts";
-import type { Lsn } from "../proto/ids.ts";
+import { groupId, type Lsn, nodeId } from "../proto/ids.ts";
 import { kvConversation } from "../proto/kv_wire.ts";
 import type { SupervisedProcess } from "../proto/supervision.ts";
 import { NoSupervisorError, supervisorOf } from "../roles/supervisor_client.ts";
@@ -249,11 +249,70 @@ async function compareReplicas(cluster: OpenCluster): Promise<GroupFinding[]> {
 
 const pause = () => new Promise((resolve) => setTimeout(resolve, POLL_MS));
 
-async function clusterStatus(cluster: OpenCluster): Promise<ClusterStatus> {
-  const coordinator = cluster.config.node.find((node) => node.role === "coordinator")!;
+/** Has the coordinator make its records anew from what all backends adopted last. */
+export async function adminRecoverMeta(flags: ClusterFlags): Promise<number> {
+  const cluster = await openCluster(flags);
   const { body } = await withNode(
     cluster,
-    coordinator,
+    coordinatorOf(cluster),
+    (connection) => connection.call(coordinatorConversation, "recoverMeta", {}),
+  );
+  if (flags.json) writeJson(body);
+  else {
+    const rows = body.groups.map(({ gid, was, epoch }) => [
+      String(gid),
+      was === epoch ? "as it was" : "recovered",
+      String(was),
+      String(epoch),
+    ]);
+    writeLine(table(["GROUP", "RECORD", "EPOCH BEFORE", "EPOCH NOW"], rows, [0, 2, 3]));
+  }
+  return DONE;
+}
+
+/** Lets a backend lead a group although it may lack acknowledged writes. */
+export async function adminForcePrimary(
+  { group, target, acceptDataLoss }: { group: string; target: string; acceptDataLoss: boolean },
+  flags: ClusterFlags,
+): Promise<number> {
+  const cluster = await openCluster(flags);
+  const node = findNode(cluster, target);
+  const gid = Number(group);
+  const known = planGroups(cluster.config).map((plan) => plan.id);
+  if (!known.includes(gid)) {
+    throw new UsageError(`Cannot find group "${group}": expected one of ${known.join(", ")}`);
+  }
+  if (node.role !== "backend") {
+    throw new UsageError(`Cannot let ${node.role}/${node.id} lead: only backends hold rows`);
+  }
+  if (!acceptDataLoss) {
+    throw new UsageError(
+      `Writes that backend/${node.id} lacks, acknowledged ones among them, would be gone for ever. ` +
+        `Start the group's other members if you can; if you cannot, add --accept-data-loss`,
+    );
+  }
+  const { body } = await withNode(
+    cluster,
+    coordinatorOf(cluster),
+    (connection) =>
+      connection.call(coordinatorConversation, "forcePrimary", {
+        gid: groupId(gid),
+        node: nodeId(node.id),
+        acceptDataLoss: true,
+      }),
+  );
+  if (flags.json) writeJson(body.config);
+  else writeLine(`backend/${node.id} leads group ${gid} in epoch ${body.config.epoch}`);
+  return DONE;
+}
+
+const coordinatorOf = ({ config }: OpenCluster): NodeEntry =>
+  config.node.find((node) => node.role === "coordinator")!;
+
+async function clusterStatus(cluster: OpenCluster): Promise<ClusterStatus> {
+  const { body } = await withNode(
+    cluster,
+    coordinatorOf(cluster),
     (connection) => connection.call(coordinatorConversation, "status", {}),
   );
   return body;

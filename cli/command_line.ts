@@ -122,6 +122,19 @@ function addAdminCommands(program: Command<[]>, end: (status: number) => void): 
       "read all that is stored again and compare all replicas; exit status 1 on damage or difference",
     )
     .action(async (flags) => end(await (await loadAdmin()).adminVerify(flags)));
+  clusterFlags(admin.command("recover-meta"))
+    .description("make the coordinator's records anew from all backends, which must be running")
+    .action(async (flags) => end(await (await loadAdmin()).adminRecoverMeta(flags)));
+  clusterFlags(admin.command("force-primary"))
+    .description("let a backend lead a group whose complete copies are gone for good")
+    .argument("<group>", "its number, as in `admin tablets`: 3 for tablet 3.1")
+    .argument("<node>", "its port, or its name as in backend/3")
+    .option("--accept-data-loss", "what this backend lacks is given up for ever")
+    .action(async (group, target, { acceptDataLoss = false, ...flags }) =>
+      end(
+        await (await loadAdmin()).adminForcePrimary({ group, target, acceptDataLoss }, flags),
+      )
+    );
 }
 
 function addUserCommands(program: Command<[]>, end: (status: number) => void): void {

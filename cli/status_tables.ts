@@ -10,11 +10,18 @@ export function statusText(status: ClusterStatus): string {
     `${status.name} (${status.mailDomain}): ${live} of ${status.nodes.length} nodes live, ` +
     `${healthy} of ${status.tablets.length} tablets healthy`,
     ...(status.problems.length > 0 ? [status.problems.map((p) => `! ${p}`).join("\n")] : []),
+    ...((status.losses ?? []).length > 0
+      ? [
+        status.losses!.map((it) => `! Data was given up at ${iso(it.atMs)}: ${it.text}`).join("\n"),
+      ]
+      : []),
     nodesTable(status.nodes, status.generatedMs),
     tabletsTable(status.tablets),
   ];
   return parts.join("\n\n");
 }
+
+const iso = (ms: number) => new Date(ms).toISOString();
 
 export function nodesTable(nodes: readonly NodeStatus[], nowMs: number): string {
   const rows = nodes.map((node) => [

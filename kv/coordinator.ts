@@ -70,6 +70,10 @@ export type CoordinatorInput =
   | { kind: "exited"; spawnId: string }
   | { kind: "suspect"; gid: GroupId; node: NodeId; epoch: Epoch }
   | { kind: "propose"; requestId: number; proposal: Proposal }
+  /** A person accepts the loss of what `node` lacks (T6). */
+  | { kind: "force"; requestId: number; gid: GroupId; node: NodeId }
+  /** All nodes told what they adopted last; `configs` are the newest. */
+  | { kind: "recover"; configs: readonly GroupConfig[] }
   /** The answer to `swap`: done, or the record is at another epoch, which is then given. */
   | { kind: "swapped"; gid: GroupId; done: boolean; config: GroupConfig | null };
 
@@ -132,9 +136,13 @@ interface Group {
   learnersSent: string;
   learnersSentMs: number;
   rolledBack: boolean;
+  /** When its primary was last asked to leave because its disk is full. */
+  relievedMs: number;
 }
 
 const POLL_AGAIN_MS = 500;
+/** The one reason for which an epoch may rise by more than one (B1). */
+const RECOVERED = "recovered from the nodes";
 const LEARNERS_EVERY_MS = 3_000;
 const HAND_OVER_EVERY_MS = 2_000;
 
@@ -175,6 +183,7 @@ export class Coordinator {
         learnersSent: "",
         learnersSentMs: options.nowMs,
         rolledBack: false,
+        relievedMs: -Infinity,
       });
     }
   }
@@ -197,6 +206,12 @@ export class Coordinator {
         break;
       case "propose":
         this.#onPropose(input.requestId, input.proposal);
+        break;
+      case "force":
+        this.#onForce(input.requestId, input.gid, input.node);
+        break;
+      case "recover":
+        for (const config of input.configs) this.#onRecover(config);
         break;
       case "swapped":
         this.#onSwapped(input);
@@ -449,7 +464,7 @@ export class Coordinator {
       return {
         epoch: report?.lastEpoch ?? 0,
         lsn: report?.lastLsn ?? 0,
-        draining: known.report.draining ? 1 : 0,
+        draining: known.report.draining || known.report.diskFull === true ? 1 : 0,
         wish: group.plan.members.indexOf(member.node),
       };
     };
@@ -517,6 +532,51 @@ export class Coordinator {
     const reason = `refused: ${change.kind}`;
     const next = { ...group.config!, changeId: this.#makeId(), reason };
     this.#swap(gid, group, requestId, next, { refuses: true });
+  }
+
+  /**
+   * T6: whoever a person names leads, whatever it lacks. Copies that adopted nothing since may hold
+   * what is given up by this, so they begin anew (`forcedEpoch`).
+   */
+  #onForce(requestId: number, gid: GroupId, node: NodeId): void {
+    const group = this.#groups.get(gid), config = group?.config ?? null;
+    const known = this.#nodes.get(node);
+    const refused = group === undefined || config === null || group.swapping !== null ||
+      group.rolledBack || known === undefined || known.down || isSuspect(known, gid) ||
+      !group.plan.members.includes(node);
+    if (refused) {
+      this.#effects.push({ kind: "answer", requestId, result: "refused", config });
+      return;
+    }
+    const member = { node, store: storeIn(known, gid) };
+    const reign = toEpoch(config.epoch + 1);
+    this.#swap(gid, group, requestId, {
+      ...config,
+      reign,
+      primary: { ...member, inc: known.inc },
+      inSync: [member],
+      eligible: [],
+      forcedEpoch: reign,
+      deadReign: null,
+      changeId: this.#makeId(),
+      reason: `backend/${node} forced to lead by an operator, who accepted the loss of data`,
+    });
+  }
+
+  /** The record was lost or old. One epoch is skipped, for what the lost record may have begun. */
+  #onRecover(newest: GroupConfig): void {
+    const group = this.#groups.get(newest.gid);
+    if (group === undefined || (group.config?.epoch ?? 0) >= newest.epoch) return;
+    const from = group.config?.epoch ?? toEpoch(0);
+    const config = {
+      ...newest,
+      epoch: toEpoch(newest.epoch + 2),
+      changeId: this.#makeId(),
+      reason: RECOVERED,
+    };
+    group.rolledBack = false;
+    group.swapping = { requestId: null, config, refuses: false };
+    this.#effects.push({ kind: "swap", gid: newest.gid, expected: from, config });
   }
 
   /** T1 to T3, and T4 when the primary itself asks for it; null when the guard does not hold. */
@@ -613,7 +673,7 @@ export class Coordinator {
     const config = input.done ? wanted : input.config;
     const epoch = group.config?.epoch ?? 0;
     invariant(
-      !input.done || wanted.epoch === epoch + 1,
+      !input.done || wanted.epoch === epoch + 1 || wanted.reason === RECOVERED,
       "B1",
       () => `epoch ${wanted.epoch} after ${epoch}`,
     );
@@ -651,6 +711,7 @@ export class Coordinator {
       } else {
         this.#maybeReplaceSilentPrimary(gid, group);
         this.#maybeSendLearners(group);
+        this.#maybeRelieve(gid, group);
         this.#maybeRebalance(gid, group);
       }
     }
@@ -665,6 +726,21 @@ export class Coordinator {
     }
   }
 
+  /** A primary whose disk is full takes no writes; a member that has space can. */
+  #maybeRelieve(gid: GroupId, group: Group): void {
+    const { primary, inSync } = group.config!;
+    if (this.#nodes.get(primary.node)?.report.diskFull !== true) return;
+    if (this.#nowMs - group.relievedMs < HAND_OVER_EVERY_MS || group.swapping !== null) return;
+    const successor = inSync.find((member) => {
+      const known = this.#nodes.get(member.node);
+      return member.node !== primary.node && this.#mayCount(gid, member) &&
+        known!.report.diskFull !== true && !known!.report.draining;
+    });
+    if (successor === undefined) return;
+    group.relievedMs = this.#nowMs;
+    this.#effects.push({ kind: "handOver", to: primary.node, gid, successor: successor.node });
+  }
+
   /** Moves an office back to where it is wished, one at a time, once everything is quiet. */
   #maybeRebalance(gid: GroupId, group: Group): void {
     const config = group.config!;
@@ -675,6 +751,7 @@ export class Coordinator {
     const known = this.#nodes.get(wished);
     const member = config.inSync.find((item) => item.node === wished);
     if (member === undefined || known === undefined || known.down || known.report.draining) return;
+    if (known.report.diskFull === true) return;
     if (this.#nowMs - known.reportedMs > this.#timing.reportTimeoutMs) return;
     if (config.inSync.length < group.plan.members.length) return;
     this.#handedOverMs = this.#nowMs;

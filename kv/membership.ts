@@ -199,6 +199,24 @@ export class Membership {
     this.maybeRelinquish();
   }
 
+  /**
+   * Our own disk hangs, so nothing can be committed here. Any member in sync may lead, for it has all
+   * that was; the one with the longest log leaves the fewest requests in doubt.
+   */
+  stepAside(): void {
+    if (this.#relinquished || this.#proposal !== null) return;
+    const core = this.#core, { ackTimeoutMs } = core.timing;
+    let best: PeerProgress | null = null;
+    for (const peer of this.#peers.values()) {
+      if (!this.isMember(peer) || core.nowMs - peer.heardMs > ackTimeoutMs) continue;
+      if (best === null || peer.matchLsn > best.matchLsn) best = peer;
+    }
+    if (best === null) return;
+    this.#handOverTo = best.member;
+    this.#relinquished = true;
+    this.#propose({ kind: "relinquish", to: best.member });
+  }
+
   /** A successor that falls behind or away must not keep the group from taking requests. */
   maybeStay(): void {
     const target = this.#handOverTo;

@@ -177,6 +177,10 @@ export class Primary {
     this.#membership.onHandOver(to);
   }
 
+  stepAside(): void {
+    this.#membership.stepAside();
+  }
+
   doubtClock(): void {
     for (const peer of this.#peers.values()) peer.leaseUntilMs = -Infinity;
   }

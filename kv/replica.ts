@@ -113,6 +113,8 @@ export class Replica {
         return primary?.onMemberDown(input.node, input.inc);
       case "handOver":
         return primary?.onHandOver(input.to);
+      case "stepAside":
+        return primary?.stepAside();
       case "clockDoubted":
         return primary?.doubtClock();
       case "logRead":

@@ -67,6 +67,8 @@ export type Input =
   | { kind: "snapshotSent"; node: NodeId }
   /** Hand the office over to a member, the named one if it is in sync. */
   | { kind: "handOver"; to: NodeId | null }
+  /** Our disk hangs: whoever is in sync and there should lead instead, at once. */
+  | { kind: "stepAside" }
   /** The disk is (no longer) too full for new entries. */
   | { kind: "disk"; full: boolean };
 

@@ -88,6 +88,11 @@ export const ClusterStatus = z.object({
   stale: z.boolean().optional(),
   /** Sentences, worst first; empty when everything is fine. */
   problems: z.array(z.string()),
+  /** Forced elections, oldest first: each gave up what its primary lacked. */
+  losses: z.array(
+    z.object({ groupId: z.int(), epoch: z.int(), atMs: z.number(), text: z.string() }),
+  )
+    .optional(),
   nodes: z.array(NodeStatus),
   tablets: z.array(TabletStatus),
 });

@@ -55,6 +55,8 @@ export const StoreReport = z.object({
   logBytes: z.number(),
   dataBytes: z.number(),
   disk: DiskReport.optional(),
+  /** Too full for new writes: what others can do should be theirs. */
+  diskFull: z.boolean().optional(),
   groups: z.array(GroupReport).max(1000),
 });
 export type StoreReport = z.infer<typeof StoreReport>;
@@ -112,6 +114,16 @@ export const coordinatorConversation = {
   exited: method(z.object({ node: z.string(), spawn: z.string() }), z.object({})),
   configOf: method(z.object({ gid: GroupId }), z.object({ config: GroupConfig.nullable() })),
   status: method(z.object({}), ClusterStatus),
+  /** operator → coordinator: its records are lost or old; make them anew from what the nodes hold. */
+  recoverMeta: method(
+    z.object({}),
+    z.object({ groups: z.array(z.object({ gid: GroupId, epoch: Epoch, was: Epoch })) }),
+  ),
+  /** operator → coordinator: let `node` lead `gid` although it may lack writes that were acknowledged. */
+  forcePrimary: method(
+    z.object({ gid: GroupId, node: NodeId, acceptDataLoss: z.literal(true) }),
+    z.object({ config: GroupConfig }),
+  ),
 };
 
 /** coordinator → backend. */
@@ -120,6 +132,8 @@ export const backendConversation = {
   config: oneWay(z.object({ config: GroupConfig, learners: z.array(Member).max(16) })),
   /** Where do you stand? Asked before an election. */
   poll: method(z.object({}), StoreReport),
+  /** The configurations that its replicas adopted last. */
+  configs: method(z.object({}), z.object({ configs: z.array(GroupConfig).max(1000) })),
   memberDown: oneWay(z.object({ gid: GroupId, node: NodeId, inc: Incarnation })),
   handOver: oneWay(z.object({ gid: GroupId, to: NodeId })),
   /** anybody → backend: read all that you store again, now; answered with how far it is. */

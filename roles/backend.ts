@@ -9,6 +9,7 @@
  * (backend_groups.ts).
  */
 import type { CheckpointedStore } from "../kv/cell_store.ts";
+import { Ballast } from "../kv/disk/ballast.ts";
 import { BlobStore } from "../kv/disk/blob_store.ts";
 import { type Disk, DiskFailedError, RealDisk } from "../kv/disk/disk.ts";
 import { type DataFolder, markSuspect, openDataFolder } from "../kv/disk/identity.ts";
@@ -66,6 +67,11 @@ const HOUSEKEEPING_MS = 1_000;
 const DRAIN_MS = 20_000;
 /** Below this much free space no new writes are taken, so that what is under way can end. */
 const DISK_RESERVE_BYTES = 64 * 1024 * 1024;
+/** A disk too small for that keeps twice its ballast. */
+const reserveBytes = (ballast: Ballast | undefined) =>
+  ballast === undefined ? DISK_RESERVE_BYTES : Math.min(DISK_RESERVE_BYTES, 4 * ballast.bytes);
+/** A log that takes this long over one write or sync is no place for a primary. */
+const DISK_STALL_MS = 1_500;
 const SWEEP_AFTER_MS = 60_000;
 const QUARANTINE_EVERY_MS = 30_000;
 
@@ -176,6 +182,8 @@ export interface BackendParts {
   /** Null where nobody can tell. */
   readonly uptimeMs?: () => number | null;
   readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
+  /** Space to be given back when there is none left; absent: nothing is kept. */
+  readonly ballast?: () => Promise<Ballast>;
   /** What outlives the process and is no promise; absent: nothing does. */
   readonly notes?: BackendNotes;
 }
@@ -205,6 +213,7 @@ function realNotes(dir: string): BackendNotes {
 function realParts(context: RoleContext, folder: DataFolder): BackendParts {
   const { dataDir } = context;
   const writer = new CheckpointWriter();
+  let ballast: Promise<Ballast> | undefined;
   const budget = new CacheBudget(context.config.store.memory_bytes);
   return {
     disk: new RealDisk(),
@@ -214,6 +223,7 @@ function realParts(context: RoleContext, folder: DataFolder): BackendParts {
     openStore: (gid) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer }),
     closeStores: () => writer.close(),
     notes: realNotes(dataDir),
+    ballast: () => ballast ??= Ballast.open(dataDir),
     fetchSnapshot,
     uptimeMs: systemUptimeMs,
     keepDiverged: async (gid, lines) => {
@@ -254,6 +264,7 @@ export class Backend {
   #routes: RouteTable = { version: 0, routes: [] };
   #draining = false;
   #diskFull = false;
+  #isHanging = false;
   #blobBytes = 0;
   readonly #clock: ClockWatch;
   #timers: (() => void)[] = [];
@@ -285,7 +296,7 @@ export class Backend {
     this.#peers = parts.peers;
     this.ready = new Promise((resolve) => this.#markReady = resolve);
     const ranges = new Map(planGroups(config).map((plan) => [groupId(plan.id), plan]));
-    const onDiskFull = () => this.#noticeDisk(true);
+    const onDiskFull = () => this.#onDiskFull();
     const fetch = fetchBlobFrom({ peers: this.#peers, config, self: self.node });
     this.#intake = new BlobIntake({ store: blobs, env, onDiskFull, fetch });
     this.#memory = new NodeMemory({
@@ -399,6 +410,7 @@ export class Backend {
         config: ({ config, learners }) =>
           this.#groups.get(config.gid)?.feed({ kind: "config", config, learners }),
         poll: () => this.#report(),
+        configs: () => ({ configs: this.#replicas.configs() }),
         memberDown: ({ gid, node, inc }) =>
           this.#groups.get(gid)?.feed({ kind: "memberDown", node, inc }),
         handOver: ({ gid, to }) => this.#groups.get(gid)?.feed({ kind: "handOver", to }),
@@ -474,6 +486,15 @@ export class Backend {
   }
 
   #tick(): void {
+    const isHanging = this.#wal.hangingMs > DISK_STALL_MS;
+    if (isHanging !== this.#isHanging) {
+      this.#isHanging = isHanging;
+      const event = isHanging ? "the disk hangs" : "the disk answers again";
+      this.#context.env.log(isHanging ? "error" : "info", event);
+    }
+    if (isHanging) {
+      for (const group of this.#groups.values()) group.feed({ kind: "stepAside" });
+    }
     for (const group of this.#groups.values()) group.feed({ kind: "tick" });
     if (this.#isReady) return;
     if (this.#replicas.problem !== null) return;
@@ -516,10 +537,24 @@ export class Backend {
   async #checkDisk(): Promise<void> {
     try {
       const free = await this.#parts.disk.freeBytes(this.#context.dataDir);
-      if (free !== null) this.#noticeDisk(free < DISK_RESERVE_BYTES);
+      if (free === null) return;
+      const ballast = await this.#parts.ballast?.();
+      // The space that the ballast gave back is not for new writes.
+      const owed = ballast === undefined || ballast.isThere ? 0 : ballast.bytes;
+      const reserve = reserveBytes(ballast);
+      this.#noticeDisk(free - owed < reserve);
+      if (!this.#diskFull) await ballast?.restore(free, reserve);
     } catch (error) {
       this.#context.env.log("warning", "free space unknown", { message: String(error) });
     }
+  }
+
+  /** A write found no space at all: gives back what was kept for this, so that it can end. */
+  #onDiskFull(): void {
+    this.#noticeDisk(true);
+    this.#parts.ballast?.().then((ballast) => ballast.release()).catch((error) => {
+      this.#context.env.log("warning", "ballast not released", { message: String(error) });
+    });
   }
 
   #noticeDisk(full: boolean): void {
@@ -527,6 +562,8 @@ export class Backend {
     this.#diskFull = full;
     this.#context.env.log(full ? "error" : "info", full ? "disk full" : "disk has space again");
     for (const group of this.#groups.values()) group.feed({ kind: "disk", full });
+    // A primary that takes no writes should not be one while others have space.
+    this.#reporter?.reportNow();
   }
 
   async #handOverAll(): Promise<void> {
@@ -542,6 +579,7 @@ export class Backend {
 
   #currentProblem(): string | null {
     if (this.#diskFull) return "its disk is full: reads go on, writes are refused";
+    if (this.#isHanging) return "its disk hangs: a write has been under way for seconds";
     const { problem } = this.#replicas;
     if (problem !== null) return problem.slice(0, 300);
     for (const group of this.#groups.values()) if (group.problem !== null) return group.problem;
@@ -557,6 +595,7 @@ export class Backend {
       logBytes: this.#wal.sizeBytes,
       dataBytes: this.#dataBytes(),
       disk: this.#diskReport(),
+      diskFull: this.#diskFull,
       groups: this.#replicas.reports(),
     };
   }

@@ -294,6 +294,8 @@ export class GroupShell {
 
   #run(input: Input): void {
     if (this.#retired) return;
+    const forced = this.#givenUpBy(input);
+    if (forced !== null) return this.#options.onDamage(forced);
     try {
       for (const effect of this.#replica.step(this.#env.monotonicMs(), input)) {
         this.#perform(effect);
@@ -355,6 +357,22 @@ export class GroupShell {
       );
     }
     if (refused === "busy") throw new KvError("busy", "The memory of the primary is in use");
+  }
+
+  /**
+   * Whether a configuration says that data was given up which this copy may hold: it was made by force,
+   * and this copy, which has entries, adopted none since then.
+   */
+  #givenUpBy(input: Input): CorruptionError | null {
+    const config = configIn(input), { self } = this.#options;
+    const { epoch, progress } = this.#replica;
+    if (config?.forcedEpoch === undefined || epoch >= config.forcedEpoch) return null;
+    if (config.primary.node === self.node && config.primary.store === self.store) return null;
+    if (progress.lastLsn === 0) return null;
+    const message =
+      `An operator forced backend/${config.primary.node} to lead group ${this.gid} in ` +
+      `epoch ${config.forcedEpoch}: what this copy has may have been given up`;
+    return new CorruptionError(message, `groups/${this.gid}.db`, 0);
   }
 
   #perform(effect: Effect): void {
@@ -858,6 +876,12 @@ const CheckpointMeta = z.object({
   /** The folder's log as it was before the checkpoint; of another folder, if it came from there. */
   log: z.object({ store: StoreId, batch: z.int().nonnegative() }),
 });
+
+function configIn(input: Input): GroupConfig | null {
+  if (input.kind === "config" || input.kind === "proposed") return input.config;
+  if (input.kind !== "message" || !("config" in input.message)) return null;
+  return input.message.config ?? null;
+}
 
 const asDamage = (error: unknown, path: string): CorruptionError =>
   error instanceof CorruptionError

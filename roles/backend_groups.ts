@@ -110,6 +110,15 @@ export class BackendGroups {
     return [...sound, ...Array.from(this.#suspects, ([gid, { copy }]) => suspectReport(gid, copy))];
   }
 
+  /** What the replicas adopted last, those of damaged ones too as far as it could be read. */
+  configs(): GroupConfig[] {
+    const all = [
+      ...Array.from(this.shells.values(), (shell) => shell.replica.config),
+      ...Array.from(this.#suspects.values(), (suspect) => suspect.config),
+    ];
+    return all.filter((config) => config !== null);
+  }
+
   /** The group's replica must not go on. Harmless when it has been given up meanwhile. */
   damaged(shell: GroupShell, damage: CorruptionError): void {
     const { gid } = shell;

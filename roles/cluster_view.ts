@@ -220,7 +220,8 @@ function problemOf(tablet: TabletStatus, others: number, group: GroupView): stri
     : `Tablet ${tablet.id}`;
   if (group.rolledBack) {
     return `${them}: nodes know a newer configuration than the coordinator. Its ` +
-      `metadata went back in time; restore the coordinator's folder before anything else`;
+      `metadata went back in time: put its folder back, or with every backend running make it anew ` +
+      `with \`penncloud admin recover-meta\``;
   }
   switch (tablet.state) {
     case "healthy":

@@ -5,7 +5,8 @@
 import { backendConversation, coordinatorConversation } from "../proto/control.ts";
 import { planGroups } from "../proto/cluster_config.ts";
 import type { RouteTable } from "../proto/routes.ts";
-import { groupId, nodeId } from "../proto/ids.ts";
+import { type Epoch, type GroupId, groupId, type NodeId, nodeId } from "../proto/ids.ts";
+import { KvError } from "../kv/errors.ts";
 import {
   Coordinator,
   type CoordinatorEffect,
@@ -64,7 +65,12 @@ export function runCoordinator(context: RoleContext): Promise<RunningRole> {
 export type MetadataRecords =
   & Pick<Metadata, "configs" | "get" | "swap">
   /** Absent: folders that went back in time are not looked for. */
-  & Partial<Pick<Metadata, "noteLife">>;
+  & Partial<Pick<Metadata, "noteLife" | "noteLoss" | "losses">>;
+
+interface Answer {
+  readonly result: "done" | "refused";
+  readonly config: GroupConfig | null;
+}
 
 export class CoordinatorShell {
   readonly #context: RoleContext;
@@ -72,10 +78,7 @@ export class CoordinatorShell {
   readonly #core: Coordinator;
   readonly #view: ClusterView;
   readonly #peers: PeerLinks;
-  readonly #answers = new Map<
-    number,
-    (answer: { result: "done" | "refused"; config: GroupConfig | null }) => void
-  >();
+  readonly #answers = new Map<number, (answer: Answer) => void>();
   #lastRequestId = 0;
   #routes: RouteTable = { version: 0, routes: [] };
   #cancel: (() => void) | null = null;
@@ -141,7 +144,73 @@ export class CoordinatorShell {
     },
     configOf: ({ gid }) => ({ config: this.#metadata.get(groupId(gid)) }),
     status: () => this.#status(),
+    recoverMeta: () => this.#recoverMeta(),
+    forcePrimary: async ({ gid, node }) => ({ config: await this.#forcePrimary(gid, node) }),
   });
+
+  /** Makes the records anew from what the nodes adopted last; every member of a group has to say. */
+  async #recoverMeta() {
+    const plans = planGroups(this.#context.config);
+    const nodes = [...new Set(plans.flatMap((plan) => plan.members))];
+    const silent: string[] = [];
+    const answers = await Promise.all(nodes.map(async (id) => {
+      try {
+        const { body } = await this.#peers.of("backend", id)
+          .call(backendConversation, "configs", {}, undefined, { timeoutMs: 3_000 });
+        return body.configs;
+      } catch {
+        silent.push(`backend/${id}`);
+        return [];
+      }
+    }));
+    if (silent.length > 0) {
+      throw new KvError(
+        "unavailable",
+        `Cannot recover the coordinator's records: ${silent.join(", ")} ` +
+          `${silent.length === 1 ? "does" : "do"} not answer, and may know a newer configuration ` +
+          `than the others. Start every backend first`,
+      );
+    }
+    const configs: GroupConfig[] = [];
+    for (const { id } of plans) {
+      const known = answers.flat().filter((config) => config.gid === id);
+      const newest = known.sort((a, b) => b.epoch - a.epoch)[0];
+      if (newest !== undefined) configs.push(newest);
+    }
+    const was = new Map(configs.map(({ gid }) => [gid, this.#metadata.get(gid)?.epoch ?? 0]));
+    this.#feed({ kind: "recover", configs });
+    const groups = configs.map(({ gid }) => ({
+      gid,
+      was: was.get(gid) as Epoch,
+      epoch: this.#metadata.get(gid)!.epoch,
+    }));
+    this.#context.env.log("warning", "records recovered from the nodes", { groups: groups.length });
+    return { groups };
+  }
+
+  async #forcePrimary(gid: GroupId, node: NodeId): Promise<GroupConfig> {
+    const before = [...this.#core.groups()].find((group) => group.gid === gid);
+    const { result, config } = await new Promise<Answer>((resolve) => {
+      const requestId = ++this.#lastRequestId;
+      this.#answers.set(requestId, resolve);
+      this.#feed({ kind: "force", requestId, gid, node });
+    });
+    if (result === "refused" || config === null) {
+      throw new KvError(
+        "invalid_request",
+        `Cannot let backend/${node} lead group ${gid}: it has to be a member of that group that ` +
+          `reports to the coordinator and whose copy is not damaged`,
+      );
+    }
+    const { env } = this.#context, atMs = env.wallMs();
+    const inSync = before?.config?.inSync.map((member) => `backend/${member.node}`) ?? [];
+    const text =
+      `backend/${node} was forced to lead group ${gid} in epoch ${config.epoch}; before, ` +
+      `${inSync.join(", ")} had everything that was acknowledged`;
+    this.#metadata.noteLoss?.({ gid, epoch: config.epoch, atMs, text });
+    env.log("error", "loss of data accepted", { gid, epoch: config.epoch, node, text });
+    return config;
+  }
 
   start(): void {
     this.#cancel = this.#context.env.timer(TICK_MS, () => {
@@ -192,7 +261,11 @@ export class CoordinatorShell {
       routesVersion: this.#routes.version,
       store: null,
     }, nowMs);
-    return this.#view.status(this.#core.groups(), nowMs);
+    const losses = this.#metadata.losses?.() ?? [];
+    return {
+      ...this.#view.status(this.#core.groups(), nowMs),
+      losses: losses.map(({ gid, ...loss }) => ({ groupId: gid, ...loss })),
+    };
   }
 
   /** Effects are done in order; what they cause is fed in afterwards. */

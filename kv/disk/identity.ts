@@ -123,6 +123,7 @@ export class DataFolder {
   readonly dir: string;
   readonly #lock: Deno.FsFile;
   #identity: StoreIdentity;
+  #changes: Promise<void> = Promise.resolve();
   /** Whether the folder was formatted just now. */
   readonly isNew: boolean;
   /** Whether the machine, and not only the process, was restarted: unsynced writes may be lost. */
@@ -155,7 +156,11 @@ export class DataFolder {
    * The folder goes on as a new store, with a log of its own. Checkpoints and large values stay: they
    * carry their own checksums, and what they hold was committed; from there a new replica catches up.
    */
-  async renew(damage: Error): Promise<void> {
+  renew(damage: Error): Promise<void> {
+    return this.#inTurn(() => this.#renew(damage));
+  }
+
+  async #renew(damage: Error): Promise<void> {
     const disk = new RealDisk();
     const { clusterId, kernelBootId } = this.#identity;
     await keepCopy(identityPath(this.dir), `${this.dir}/IDENTITY.damaged`);
@@ -165,15 +170,30 @@ export class DataFolder {
     await moveAside(this.dir, { names, reason: damage.message });
   }
 
+  /** Several groups may be damaged at once; what is written here is one file. */
+  #inTurn(change: () => Promise<void>): Promise<void> {
+    const done = this.#changes.then(change);
+    this.#changes = done.catch(() => {});
+    return done;
+  }
+
   /** The log is there now. */
-  async noteLog(): Promise<void> {
+  noteLog(): Promise<void> {
+    return this.#inTurn(() => this.#noteLog());
+  }
+
+  async #noteLog(): Promise<void> {
     if (this.#identity.hasLog) return;
     this.#identity = { ...this.#identity, hasLog: true };
     await writeIdentity(new RealDisk(), this.dir, this.#identity);
   }
 
   /** The group's replica here goes by a new name, and its checkpoint is moved aside. */
-  async giveUpCopy(gid: GroupId, damage: Error): Promise<void> {
+  giveUpCopy(gid: GroupId, damage: Error): Promise<void> {
+    return this.#inTurn(() => this.#giveUpCopy(gid, damage));
+  }
+
+  async #giveUpCopy(gid: GroupId, damage: Error): Promise<void> {
     const { rebuilds } = this.#identity;
     this.#identity = {
       ...this.#identity,

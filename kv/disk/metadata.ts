@@ -9,6 +9,14 @@ import { DatabaseSync } from "node:sqlite";
 import { GroupConfig } from "../../proto/replication.ts";
 import type { Epoch, GroupId, Incarnation, StoreId } from "../../proto/ids.ts";
 
+/** A forced election: what its primary lacked was given up. */
+export interface Loss {
+  readonly gid: GroupId;
+  readonly epoch: Epoch;
+  readonly atMs: number;
+  readonly text: string;
+}
+
 export class Metadata {
   readonly #db: DatabaseSync;
   readonly #lives = new Map<StoreId, { inc: number; spawn: string }>();
@@ -28,6 +36,11 @@ export class Metadata {
     db.exec(
       "CREATE TABLE IF NOT EXISTS lives " +
         "(store TEXT PRIMARY KEY, inc INTEGER NOT NULL, spawn TEXT NOT NULL) STRICT",
+    );
+    db.exec(
+      "CREATE TABLE IF NOT EXISTS losses " +
+        "(gid INTEGER NOT NULL, epoch INTEGER NOT NULL, at_ms INTEGER NOT NULL, text TEXT NOT NULL) " +
+        "STRICT",
     );
     const found = db.prepare("SELECT value FROM facts WHERE name = 'clusterId'").get();
     if (found === undefined) {
@@ -79,6 +92,22 @@ export class Metadata {
     ).run(store, inc, spawn);
     this.#lives.set(store, { inc, spawn });
     return true;
+  }
+
+  /** A person accepted the loss of data. Kept for ever. */
+  noteLoss(loss: Loss): void {
+    const { gid, epoch, atMs, text } = loss;
+    this.#db.prepare("INSERT INTO losses VALUES (?, ?, ?, ?)").run(gid, epoch, atMs, text);
+  }
+
+  losses(): Loss[] {
+    return this.#db.prepare("SELECT gid, epoch, at_ms, text FROM losses ORDER BY at_ms").all()
+      .map((row) => ({
+        gid: Number(row.gid) as GroupId,
+        epoch: Number(row.epoch) as Epoch,
+        atMs: Number(row.at_ms),
+        text: String(row.text),
+      }));
   }
 
   /** A number that is raised, and on disk, before this returns. */

@@ -88,6 +88,7 @@ export class Wal {
   #collecting: Promise<void> | null = null;
   #failure: DiskFailedError | null = null;
   #closed = false;
+  #busySinceMs: number | null = null;
   /** This segment and those before it go as soon as checkpoints hold what they hold; 0 for none. */
   #damagedSegment = 0;
   /** The sync that the mutant "batch-before-sync" does not wait for before the next write. */
@@ -149,6 +150,11 @@ export class Wal {
 
   get stats(): WalStats {
     return { ...this.#stats };
+  }
+
+  /** For how long the write or sync under way has been at it; 0 when none is. */
+  get hangingMs(): number {
+    return this.#busySinceMs === null ? 0 : performance.now() - this.#busySinceMs;
   }
 
   /** Set once a write or sync has failed for good. */
@@ -300,6 +306,7 @@ export class Wal {
     await null;
     while (this.#queue.length > 0 && this.#failure === null) {
       const batch = this.#takeBatch();
+      this.#busySinceMs = performance.now();
       try {
         if (this.#sealIsDue) await this.#seal();
         if (batch.bytes > 0) await this.#writeBatch(batch.appends, batch.bytes);
@@ -309,6 +316,7 @@ export class Wal {
       } catch (error) {
         this.#rejectAll(batch.appends, error);
       }
+      this.#busySinceMs = null;
     }
     this.#pumping = null;
   }

@@ -175,6 +175,19 @@ export class TestCluster {
     );
   }
 
+  /** Waits until the node's process answers anything, be it ready or not. */
+  async waitAnswering(name: string): Promise<void> {
+    await eventually(
+      async () => {
+        const response = await fetch(`${this.opsUrl(name)}/livez`).catch(() => null);
+        await response?.body?.cancel();
+        return response?.ok === true;
+      },
+      `${name} to answer`,
+      { withinMs: NODE_READY_DEADLINE_MS, everyMs: 50 },
+    );
+  }
+
   /** What the node's processes wrote. */
   async log(name: string): Promise<string> {
     const { role, id } = this.node(name);

@@ -52,6 +52,7 @@ class Bench {
       commitLsn?: number;
       epoch?: number;
       suspect?: boolean;
+      diskFull?: boolean;
       copy?: string;
     } = {},
   ): void {
@@ -61,6 +62,7 @@ class Bench {
       draining: false,
       logBytes: 0,
       dataBytes: 0,
+      diskFull: options.diskFull ?? false,
       groups: [{
         gid: GID,
         epoch: epoch(options.epoch ?? this.record?.epoch ?? 0),
@@ -322,4 +324,79 @@ Deno.test("who lacks what another knows to be committed is not elected, however 
   bench.later(11_000);
   assert.equal(bench.record!.primary.node, 1);
   assert.deepEqual(bench.inSync, [1]);
+});
+
+Deno.test("a primary whose disk is full is asked to hand over to a member that has space", () => {
+  const bench = created();
+  bench.report(0, { diskFull: true });
+  bench.report(1, { diskFull: true });
+  bench.report(2);
+  bench.later(100);
+  const handOver = bench.effects.find((effect) => effect.kind === "handOver");
+  assert(handOver?.kind === "handOver" && handOver.to === 0);
+  assert.equal(handOver.successor, 2);
+  const { primary } = bench.record!;
+  const to = member(2);
+  assert.equal(bench.propose({ kind: "relinquish", to }, primary), "done");
+  bench.effects.length = 0;
+  for (let i = 0; i < 30; i++) {
+    bench.later(500);
+    bench.report(0, { diskFull: true });
+    bench.report(1);
+    bench.report(2);
+  }
+  assert(
+    !bench.effects.some((effect) => effect.kind === "handOver"),
+    "it stays until there is space",
+  );
+});
+
+Deno.test("lost records are made anew from the newest that the nodes adopted, and all goes on", () => {
+  const before = created();
+  before.propose({ kind: "remove", member: member(1) });
+  const newest = before.record!;
+  const fresh = new Bench();
+  for (const node of [0, 1, 2]) fresh.report(node, { epoch: 2 });
+  fresh.later(10_000);
+  assert.equal(fresh.record, null);
+  fresh.feed({ kind: "recover", configs: [newest] });
+  assert.deepEqual(fresh.inSync, [0, 2]);
+  assert.equal(fresh.record!.epoch, newest.epoch + 2);
+  assert.equal(fresh.record!.reign, newest.reign, "who leads goes on leading");
+  assert.equal([...fresh.coordinator.groups()][0]!.rolledBack, false);
+  fresh.exited(0);
+  fresh.report(2, { lastLsn: 3, epoch: 4 });
+  fresh.later(11_000);
+  assert.equal(fresh.record!.primary.node, 2);
+  // What the record knows already is left alone.
+  const { epoch: now } = fresh.record!;
+  fresh.feed({ kind: "recover", configs: [newest] });
+  assert.equal(fresh.record!.epoch, now);
+});
+
+Deno.test("a person may force a stale member to lead; what others knew before no longer counts", () => {
+  const bench = created();
+  bench.propose({ kind: "remove", member: member(2) });
+  bench.report(0, { lastLsn: 9, commitLsn: 9 });
+  bench.report(1, { lastLsn: 9, commitLsn: 9 });
+  bench.exited(0);
+  bench.exited(1);
+  bench.report(2, { lastLsn: 4 });
+  bench.later(60_000);
+  assert.equal(bench.record!.primary.node, 0, "nobody who may lead is there");
+  const answerOf = (requestId: number) =>
+    bench.effects.find((effect) => effect.kind === "answer" && effect.requestId === requestId);
+  bench.feed({ kind: "force", requestId: 901, gid: GID, node: nodeId(0) });
+  assert.equal((answerOf(901) as { result: string }).result, "refused", "it does not run");
+  bench.feed({ kind: "force", requestId: 902, gid: GID, node: nodeId(2) });
+  assert.equal((answerOf(902) as { result: string }).result, "done");
+  const forced = bench.record!;
+  assert.deepEqual([bench.inSync, bench.eligible], [[2], []]);
+  assert.equal(forced.forcedEpoch, forced.epoch);
+  assert.equal(forced.deadReign, null, "the old primary may still be there");
+  // A crash of the forced primary: the commits of before must not keep it from being elected again.
+  bench.exited(2);
+  bench.report(2, { inc: 2, lastLsn: 6, epoch: forced.epoch });
+  bench.later(11_000);
+  assert.equal(bench.record!.primary.inc, 2);
 });

@@ -385,3 +385,23 @@ Deno.test("a primary whose leave is refused serves again once that is certain", 
   for (const node of [1, 2]) bench.ack(node, 2);
   assert.equal(bench.answerTo(requestId)?.kind, "reply");
 });
+
+Deno.test("a primary whose disk hangs gives its office to the member with the longest log, at once", () => {
+  const bench = primary();
+  const requestId = bench.put("x");
+  bench.step({ kind: "flush" });
+  bench.ack(2, 2);
+  // Our own write never comes back, so nothing can be committed and no orderly hand-over ends.
+  const effects = bench.step({ kind: "stepAside" });
+  const proposal = effects.find((effect) => effect.kind === "propose");
+  assert(proposal?.kind === "propose");
+  assert.deepEqual(proposal.change, {
+    kind: "relinquish",
+    to: { node: nodeId(2), store: storeId("s2") },
+  });
+  assert(!bench.replica.canServe(), "who offered to leave reads nothing any more");
+  bench.ack(1, 2);
+  bench.sync();
+  assert.equal(bench.answerTo(requestId), undefined, "and commits nothing");
+  assert.deepEqual(bench.step({ kind: "stepAside" }), [], "it is asked for once");
+});

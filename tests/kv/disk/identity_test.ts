@@ -150,6 +150,20 @@ Deno.test("a copy that is given up goes by a new name before its files are moved
     await again.close();
   }));
 
+Deno.test("copies of several groups that are given up at once all get new names and places", () =>
+  withDir(async (dir) => {
+    const folder = await openDataFolder({ dir, clusterId: "home" });
+    await Deno.mkdir(`${dir}/groups`);
+    const gids = [1, 2, 3, 4].map(groupId);
+    for (const gid of gids) await Deno.writeTextFile(`${dir}/groups/${gid}.db`, "x");
+    await Promise.all(gids.map((gid) => folder.giveUpCopy(gid, new Error(`damage ${gid}`))));
+    await folder.close();
+    const again = await openDataFolder({ dir, clusterId: "home" });
+    for (const gid of gids) assert.equal(again.copyOf(gid), `${again.identity.storeId}~1`);
+    await again.close();
+    assert.equal((await quarantineContent(dir)).count, 4);
+  }));
+
 Deno.test("quarantine keeps a bounded number of folders, the newest always", () =>
   withDir(async (dir) => {
     for (let i = 0; i < KEPT_COUNT_MAX + 3; i++) {
