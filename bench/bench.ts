@@ -12,11 +12,24 @@ import { type Bench, BenchRun } from "./bench_run.ts";
 import { KV_WORKLOADS } from "./load/kv_workload.ts";
 import { FLAGS_HELP, readOptions, UsageError } from "./options.ts";
 import { jsonOf, ratioLines, tableLines } from "./report.ts";
+import { budget } from "./workloads/budget.ts";
+import { failover } from "./workloads/failover.ts";
+import { download, upload } from "./workloads/file_transfer.ts";
 import { kvBench } from "./workloads/kv.ts";
+import { mailbox } from "./workloads/mailbox.ts";
+import { pages } from "./workloads/pages.ts";
 import { rpc } from "./workloads/rpc.ts";
+import { start } from "./workloads/start.ts";
 
 export const BENCHES: readonly Bench[] = [
   ...KV_WORKLOADS.map(kvBench),
+  upload,
+  download,
+  mailbox,
+  pages,
+  start,
+  failover,
+  budget,
   rpc,
 ];
 

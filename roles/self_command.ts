@@ -52,11 +52,15 @@ const MEMORY: Record<Role, Readonly<Record<string, string>>> = {
   mail: { ...QUIET, ...HASHING },
 };
 
-/** What stands between the program and the arguments. */
+/**
+ * What stands between the program and the arguments. `PENNCLOUD_DENO_FLAGS` adds to it, words apart by
+ * blanks, for looking into nodes: `--cpu-prof --cpu-prof-dir=/somewhere`.
+ */
 function programArgs(): string[] {
   if (Deno.build.standalone) return [];
+  const more = Deno.env.get("PENNCLOUD_DENO_FLAGS")?.split(" ").filter((word) => word !== "") ?? [];
   // A bundle has all it needs in it; a deno.json that happens to lie around is not its own.
   const bundled = Deno.mainModule.endsWith(".js");
   const flags = bundled ? ["--no-config", "--no-lock", "--no-remote"] : [];
-  return ["run", "-A", "--quiet", "--no-check", ...flags, Deno.mainModule];
+  return ["run", "-A", "--quiet", "--no-check", ...flags, ...more, Deno.mainModule];
 }

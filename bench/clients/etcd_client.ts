@@ -1,6 +1,6 @@
 /**
  * etcd over gRPC. Requests go to the first port given, the leader's; when that connection ends, to the
- * next, as etcd's own clients do.
+ * next, as etcd's own clients do, if the caller wants calls repeated.
  *
  * Field numbers are those of etcd's rpc.proto.
  */
@@ -13,11 +13,54 @@ const RANGE = "/etcdserverpb.KV/Range";
 const TXN = "/etcdserverpb.KV/Txn";
 /** "\0" as the end of a range means: no end. */
 const NO_END = "\0";
+const RETRY_PAUSE_MS = 5;
+/**
+ * A member that passed a request on to a leader that died answers only after seven seconds; whoever
+ * asks again sooner is served as soon as there is a leader.
+ */
+const ATTEMPT_MS = 250;
 
-export async function connectEtcd(ports: readonly number[]): Promise<StoreClient> {
-  const connection = await GrpcConnection.connect(ports[0]!);
-  return etcdClient((path, message) => connection.call(path, message), () => connection.close());
+/** @param retryMs how long a call is asked again, at the next member, after it failed; default: not */
+export async function connectEtcd(
+  ports: readonly number[],
+  { retryMs = 0 }: { readonly retryMs?: number } = {},
+): Promise<StoreClient> {
+  let turn = 0, connection = await GrpcConnection.connect(ports[0]!);
+  const call = async (path: string, message: Uint8Array) => {
+    const untilMs = performance.now() + retryMs;
+    for (;;) {
+      const asked = connection;
+      try {
+        return await within(asked.call(path, message), retryMs === 0 ? null : ATTEMPT_MS);
+      } catch (error) {
+        if (performance.now() >= untilMs) throw error;
+        if (error instanceof NoAnswerError) continue;
+        await pause(RETRY_PAUSE_MS);
+        // Only the first of those who failed looks for another member.
+        if (asked !== connection) continue;
+        turn += 1;
+        asked.close();
+        connection = await GrpcConnection.connect(ports[turn % ports.length]!).catch(() => asked);
+      }
+    }
+  };
+  return etcdClient(call, () => connection.close());
 }
+
+class NoAnswerError extends Error {}
+
+async function within<T>(answer: Promise<T>, ms: number | null): Promise<T> {
+  if (ms === null) return await answer;
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new NoAnswerError(`No answer within ${ms} ms`)), ms);
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The client over anything that carries calls. */
 export function etcdClient(

@@ -11,9 +11,8 @@ import { serveRpc } from "../../roles/net/rpc_server.ts";
 import { service } from "../../roles/net/rpc_service.ts";
 import type { Bench, BenchRun } from "../bench_run.ts";
 import { closedLoop } from "../load/closed_loop.ts";
-import { CostMeter } from "../measure.ts";
+import { type LoopCase, loopRow, sampleLoop } from "../loop_bench.ts";
 import { bytesText, type Row } from "../report.ts";
-import { medianOf, spreadOf } from "../statistics.ts";
 
 const Place = z.object({ group: z.int(), epoch: z.int(), row: z.string(), column: z.string() });
 const SPEED = {
@@ -22,6 +21,7 @@ const SPEED = {
 };
 const IDENTITY = { secret: "speed", clusterName: "speed", onError: console.error };
 const LARGE_OUTSTANDING = 4;
+const WARM_UP_SECONDS = 0.5;
 
 export const rpc: Bench = {
   name: "rpc",
@@ -41,18 +41,19 @@ export const rpc: Bench = {
     });
     try {
       const rows: Row[] = [];
+      const common = { system: "penncloud", pids: [child.pid] };
       const look = () =>
         connection.call(SPEED, "look", { group: 3, epoch: 7, row: "user-7", column: "mail/inbox" });
       for (const outstanding of run.options.outstanding) {
         const name = `call, ${outstanding} outstanding`;
-        rows.push(await measure(run, { name, outstanding, call: look, pid: child.pid }));
+        rows.push(await measure(run, { ...common, name, outstanding, operation: look }));
       }
       for (const mib of [1, 4]) {
         const payload = new Uint8Array(mib * 1024 ** 2), bytes = payload.length;
-        const call = () => connection.call(SPEED, "take", { row: "file" }, payload);
+        const operation = () => connection.call(SPEED, "take", { row: "file" }, payload);
         const name = `payload of ${bytesText(bytes)}, ${LARGE_OUTSTANDING} outstanding`;
         const outstanding = LARGE_OUTSTANDING;
-        rows.push(await measure(run, { name, outstanding, call, bytes, pid: child.pid }));
+        rows.push(await measure(run, { ...common, name, outstanding, operation, bytes }));
       }
       return { rows, peers: [], notes: run.notes };
     } finally {
@@ -64,41 +65,12 @@ export const rpc: Bench = {
   },
 };
 
-async function measure(run: BenchRun, { name, outstanding, call, bytes, pid }: {
-  name: string;
-  outstanding: number;
-  call: () => Promise<unknown>;
-  bytes?: number;
-  pid: number;
-}): Promise<Row> {
-  const { seconds, rounds } = run.options;
-  await closedLoop(call, { outstanding, seconds: Math.min(0.5, seconds) });
+async function measure(run: BenchRun, loop: LoopCase): Promise<Row> {
+  const { seconds, rounds } = run.options, { operation, outstanding } = loop;
+  await closedLoop(operation, { outstanding, seconds: Math.min(WARM_UP_SECONDS, seconds) });
   const samples = [];
-  for (let round = 0; round < rounds; round++) {
-    await run.untilIdle();
-    const client = new CostMeter([Deno.pid]), server = new CostMeter([pid]);
-    const result = await closedLoop(call, { outstanding, seconds });
-    const { count } = result.latencies;
-    samples.push({
-      rate: count / result.seconds * (bytes === undefined ? 1 : bytes / 1e6),
-      p50Ms: result.latencies.quantileMs(0.5),
-      p99Ms: result.latencies.quantileMs(0.99),
-      maxMs: result.latencies.maxMs,
-      clientCores: client.read().cpuSeconds / result.seconds,
-      serverCpuUsPerOp: server.read().cpuSeconds * 1e6 / count,
-    });
-  }
-  return {
-    system: "penncloud",
-    case: name,
-    rate: spreadOf(samples.map(({ rate }) => rate)),
-    unit: bytes === undefined ? "call/s" : "MB/s",
-    p50Ms: medianOf(samples.map(({ p50Ms }) => p50Ms)),
-    p99Ms: medianOf(samples.map(({ p99Ms }) => p99Ms)),
-    maxMs: Math.max(...samples.map(({ maxMs }) => maxMs)),
-    clientCores: medianOf(samples.map(({ clientCores }) => clientCores)),
-    serverCpuUsPerOp: medianOf(samples.map(({ serverCpuUsPerOp }) => serverCpuUsPerOp)),
-  };
+  for (let round = 0; round < rounds; round++) samples.push(await sampleLoop(run, loop));
+  return loopRow(loop, samples);
 }
 
 if (import.meta.main) {

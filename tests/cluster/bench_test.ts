@@ -55,3 +55,23 @@ Deno.test("bench with several client processes and large values", async () => {
   assert.equal(row.unit, "MB/s");
   assert.ok(row.rate.min <= row.rate.median && row.rate.median <= row.rate.max);
 });
+
+for (
+  const [name, flags] of [
+    ["upload", ["--size=5m"]],
+    ["download", ["--size=5m"]],
+    ["mailbox", ["--count=3", "--outstanding=2", "--value=1k"]],
+    ["pages", ["--count=20", "--outstanding=2"]],
+    ["budget", ["--outstanding=4", "--keys=100", "--profile"]],
+    ["failover", ["--outstanding=4"]],
+  ] as const
+) {
+  Deno.test(`bench ${name} runs to its end and reports`, async () => {
+    const tiny = ["--seconds=0.3", "--rounds=1", "--against=none", "--json"];
+    const { code, text, errors } = await runBench(name, ...flags, ...tiny);
+    assert.equal(code, 0, errors);
+    const { rows } = JSON.parse(text.trim().split("\n").at(-1)!);
+    assert.ok(rows.length > 0, errors);
+    for (const row of rows) assert.ok(row.rate.median > 0, JSON.stringify(row));
+  });
+}
