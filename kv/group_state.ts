@@ -237,10 +237,8 @@ export class GroupState {
 
   #applyPrepare(command: LogRequest & { kind: "prepare" }, lsn: Lsn): RowOutcome {
     const { txn, ops, others, lifeMs } = command;
-    if (!this.#locks.hasRoomFor(ops.length)) {
-      const message = "Too many rows of this group are locked by transactions";
-      return { kind: "failed", code: "busy", message };
-    }
+    const refusal = this.#locks.refusal(txn, ops.map(({ row }) => row));
+    if (refusal !== null) return { kind: "failed", ...refusal };
     const { outcome, staged } = this.#stage(ops, lsn);
     for (const [row, intents] of staged) {
       const decides = { others, untilMs: this.#timeMs + lifeMs };

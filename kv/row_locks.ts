@@ -19,6 +19,7 @@ import { crc32 } from "node:zlib";
 import { z } from "zod";
 import type { Version } from "../proto/ids.ts";
 import type { CellStore, StoredCell } from "./cell_store.ts";
+import { invariant } from "./invariant.ts";
 import { DECISION, INTERNAL, LOCK, STAGED_DELETE, STAGED_PUT } from "./internal_columns.ts";
 import type { LockedOutcome, TxnRef, TxnState } from "./outcome.ts";
 import { type RowSpan, rowWithin } from "./read_gate.ts";
@@ -131,8 +132,20 @@ export class RowLocks {
     return within.filter(({ id }) => this.#anchorLock(id) === null);
   }
 
-  hasRoomFor(rows: number): boolean {
-    return this.#byRow.size + rows <= LOCKS_MAX && this.#decisions.size < LOCKS_MAX;
+  /** Why a transaction may not lock these rows here; they are not locked. */
+  refusal(
+    txn: TxnRef,
+    rows: readonly string[],
+  ): { code: "invalid_request" | "busy"; message: string } | null {
+    // A client that mixes up its transactions must not be able to decide one of them twice.
+    const begun = this.stateOf(txn.id);
+    if (begun === "committed" || (begun === "pending" && rows.includes(txn.anchor))) {
+      return { code: "invalid_request", message: `Transaction "${txn.id}" began before` };
+    }
+    if (this.#byRow.size + rows.length <= LOCKS_MAX && this.#decisions.size < LOCKS_MAX) {
+      return null;
+    }
+    return { code: "busy", message: "Too many rows of this group are locked by transactions" };
   }
 
   /** Locks a row and puts what is to become of it beside it. */
@@ -164,6 +177,7 @@ export class RowLocks {
     const lock = this.#anchorLock(id);
     if (lock?.decides === undefined) return [];
     const { anchor, decides: { others } } = lock;
+    invariant(!this.#decisions.has(id), "T1", () => `transaction "${id}" is committed twice`);
     const changed = this.settle(store, id, "forward", at);
     if (others.length === 0) return changed;
     const decision: Decision = { id, anchor, others };
@@ -205,6 +219,7 @@ export class RowLocks {
   }
 
   #add(lock: RowLock): void {
+    invariant(!this.#byRow.has(lock.row), "T1", () => `row "${lock.row}" is locked twice`);
     this.#byRow.set(lock.row, lock);
     const rows = this.#rowsOf.get(lock.id);
     if (rows === undefined) this.#rowsOf.set(lock.id, new Set([lock.row]));

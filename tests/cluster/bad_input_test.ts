@@ -180,6 +180,9 @@ Deno.test("bad input, wire: wrong bodies are refused one by one, and the connect
   const op = { row: "wanda", conditions: [], mutations: [] };
   const stamp = { clientId: "c".repeat(10), seq: 1, firstIncomplete: 1, issuedMs: Date.now() };
   const put = { kind: "put", column: "c", value: { size: 4, crc: 1 } };
+  const ownColumn = { kind: "delete", column: "\u0001lock" };
+  const lone = { ...op, mutations: [{ kind: "delete", column: "c" }] };
+  const txn = { id: "transaction", anchor: "wanda" };
   const bodies: [string, unknown, string][] = [
     ["get", null, ""],
     ["get", { gid: 1, hops: 0, row: 7, column: "c" }, ""],
@@ -195,6 +198,14 @@ Deno.test("bad input, wire: wrong bodies are refused one by one, and the connect
       { gid: 3, hops: 0, stamp: { ...stamp, seq: 1e6 }, op: { ...op, mutations: [put] } },
       "",
     ],
+    ["apply", { gid: 3, hops: 0, stamp, op: { ...op, mutations: [ownColumn] } }, ""],
+    ["multiRow", { gid: 3, hops: 0, stamp, ops: [] }, ""],
+    ["multiRow", { gid: 3, hops: 0, stamp, ops: [lone, lone] }, ""], // one row twice
+    ["multiRow", { gid: 3, hops: 0, stamp, ops: [lone, { ...lone, row: "anna" }] }, ""], // another group's
+    ["prepare", { gid: 3, hops: 0, stamp, txn, ops: [lone], others: [], lifeMs: 1e9 }, ""],
+    ["prepare", { gid: 3, hops: 0, stamp, txn: {}, ops: [lone], others: [], lifeMs: 1 }, ""],
+    ["settle", { gid: 3, hops: 0, stamp, row: "wanda", txn, step: "explode", lifeMs: 1 }, ""],
+    ["txnState", { gid: 3, hops: 0, row: "wanda", id: "" }, ""],
     ["rows", { start: "", limit: 1e6, valueBytes: 1e9 }, ""],
     ["open", { gid: 42 }, ""],
     ["read", { token: "../../etc/passwd", offset: 0, length: 10 }, ""],

@@ -169,6 +169,21 @@ Deno.test("what does not fit into a row is refused before it is locked", () => {
   assert.equal(replaced.kind, "applied");
 });
 
+Deno.test("a transaction that began here cannot begin again, undecided or committed", () => {
+  const group = new Group();
+  assert.equal(group.prepare([WRITE], { others: ["z"] }).kind, "applied");
+  const other = { id: TXN.id, anchor: "b" };
+  const codeOf = (outcome: ReturnType<Group["prepare"]>) =>
+    outcome.kind === "failed" ? outcome.code : outcome.kind;
+  assert.equal(codeOf(group.prepare([{ ...WRITE, row: "b" }], { txn: other })), "invalid_request");
+  assert.equal(codeOf(group.prepare([WRITE])), "locked");
+  group.settle("commit");
+  for (const row of ["a", "c"]) {
+    assert.equal(codeOf(group.prepare([{ ...WRITE, row }])), "invalid_request");
+  }
+  assert.deepEqual(columns(group), ["a \u0001done:transaction-1", "a c"]);
+});
+
 Deno.test("a group holds a limited number of locks", () => {
   const group = new Group();
   for (let i = 0; i < LOCKS_MAX; i += 64) {
