@@ -8,6 +8,7 @@
  */
 import type { ClusterConfig, NodeEntry } from "../proto/cluster_config.ts";
 import type { ClusterStatus, NodeStatus } from "../proto/cluster_status.ts";
+import { KvError } from "../kv/errors.ts";
 import { coordinatorConversation } from "../proto/control.ts";
 import type { NodeId } from "../proto/ids.ts";
 import { kvConversation } from "../proto/kv_wire.ts";
@@ -16,12 +17,14 @@ import type { AdminSource, RawRowsOptions, RawRowsPage } from "../web/context.ts
 import { ApiError } from "../web/errors.ts";
 import { RpcError } from "./net/rpc_error.ts";
 import type { RpcPeer } from "./net/rpc_peer.ts";
+import type { KvConnection } from "./kv_connection.ts";
 import type { Peers } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 import { NoSupervisorError, type SupervisorClient, supervisorOf } from "./supervisor_client.ts";
 
 const STATUS_TIMEOUT_MS = 1_500;
 const ROWS_TIMEOUT_MS = 3_000;
+const RESHAPE_TIMEOUT_MS = 5_000;
 /** A large value comes from a disk that may be busy. */
 const VALUE_TIMEOUT_MS = 15_000;
 const SUPERVISORS_TIMEOUT_MS = 1_000;
@@ -34,18 +37,23 @@ const OWN_ORDER_DELAY_MS = 250;
 
 type Order = (supervisor: SupervisorClient) => Promise<unknown>;
 
-export function adminSource(context: RoleContext, peers: Peers): AdminSource {
-  return new ClusterAdmin(context, peers);
+export function adminSource(
+  context: RoleContext,
+  connection: Pick<KvConnection, "kv" | "peers">,
+): AdminSource {
+  return new ClusterAdmin(context, connection);
 }
 
 class ClusterAdmin implements AdminSource {
   readonly #context: RoleContext;
+  readonly #kv: KvConnection["kv"];
   readonly #peers: Peers;
   #last: ClusterStatus | null = null;
   #awaySinceMs: number | null = null;
 
-  constructor(context: RoleContext, peers: Peers) {
+  constructor(context: RoleContext, { kv, peers }: Pick<KvConnection, "kv" | "peers">) {
     this.#context = context;
+    this.#kv = kv;
     this.#peers = peers;
   }
 
@@ -65,6 +73,15 @@ class ClusterAdmin implements AdminSource {
 
   drain(port: number): Promise<void> {
     return this.#order("drain", port, (supervisor) => supervisor.drain());
+  }
+
+  async reshape(kind: "split" | "merge", key: string): Promise<void> {
+    try {
+      await this.#kv.reshape({ kind, key }, { deadlineMs: RESHAPE_TIMEOUT_MS });
+    } catch (cause) {
+      if (!(cause instanceof KvError) || cause.code !== "invalid_request") throw cause;
+      throw new ApiError(422, "cannot_reshape", `${cause.message}.`, { cause });
+    }
   }
 
   rows(port: number, { start = "", after, limit }: RawRowsOptions): Promise<RawRowsPage> {

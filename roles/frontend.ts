@@ -34,7 +34,7 @@ export async function runFrontend(role: RoleContext): Promise<RunningRole> {
     kv: connection.kv,
     env: role.env,
     config: role.config,
-    admin: adminSource(role, connection.peers),
+    admin: adminSource(role, connection),
     stopping: background.signal,
   });
   return new Frontend(role, { connection, context, assets, background });

@@ -1,5 +1,5 @@
 /** A nine-backend cluster as the console would see it, for pages that are looked at without one. */
-import { inRange } from "../kv/key_order.ts";
+import { compareKeys, inRange } from "../kv/key_order.ts";
 import { INLINE_BYTES_MAX, type Kv } from "../kv/kv.ts";
 import { MemoryKv } from "../kv/memory_kv.ts";
 import { ClusterConfig, planGroups } from "../proto/cluster_config.ts";
@@ -146,6 +146,18 @@ export class SampleAdmin implements AdminSource {
   }
 
   drain = (port: number): Promise<void> => this.kill(port);
+
+  // deno-lint-ignore require-await
+  async reshape(kind: "split" | "merge", key: string): Promise<void> {
+    const { id } = planGroups(this.#config)
+      .find((plan) => inRange(key, plan.startKey, plan.endKey))!;
+    const keys = this.splitKeys.get(id) ?? [];
+    if (keys.includes(key) !== (kind === "merge")) {
+      throw new ApiError(422, "cannot_reshape", `Cannot ${kind} at "${key}".`);
+    }
+    const next = kind === "split" ? [...keys, key] : keys.filter((other) => other !== key);
+    this.splitKeys.set(id, next.toSorted(compareKeys));
+  }
 
   async rows(port: number, { start = "", after, limit }: RawRowsOptions): Promise<RawRowsPage> {
     const { role, id } = this.#node(port);

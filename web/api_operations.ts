@@ -466,6 +466,22 @@ const ADMIN: ApiSection = {
       errors: ["no_such_node", "no_supervisor"],
     })),
     {
+      method: "POST",
+      path: "/admin/tablets/split",
+      summary: "Make a boundary between two tablets; it stays until it is merged away",
+      json: { key: "string" },
+      answer: [200, "`{kind,key}`, once it is done"],
+      errors: ["cannot_reshape"],
+    },
+    {
+      method: "POST",
+      path: "/admin/tablets/merge",
+      summary: "Merge the tablet that begins at a key into the one before it",
+      json: { key: "string" },
+      answer: [200, "`{kind,key}`, once it is done"],
+      errors: ["cannot_reshape"],
+    },
+    {
       method: "GET",
       path: "/admin/nodes/:port/rows",
       summary: "Raw rows that a backend holds",

@@ -94,6 +94,8 @@ export interface AdminSource {
   kill(port: number): Promise<void>;
   restart(port: number): Promise<void>;
   drain(port: number): Promise<void>;
+  /** Makes a boundary between two tablets at `key`, or takes it away. */
+  reshape(kind: "split" | "merge", key: string): Promise<void>;
   /** Rows that the backend on `port` itself holds. */
   rows(port: number, options: RawRowsOptions): Promise<RawRowsPage>;
   /** One value in full, from that backend's own state; null when it has none. */

@@ -4,7 +4,7 @@ import type { SupervisedProcess } from "../../proto/supervision.ts";
 import { adminSource, mergeProcesses, withoutCoordinator } from "../../roles/admin_source.ts";
 import { realEnv } from "../../roles/env.ts";
 import { openLog } from "../../roles/log.ts";
-import { Peers } from "../../roles/peers.ts";
+import { connectKv } from "../../roles/kv_connection.ts";
 import type { RoleContext } from "../../roles/role_context.ts";
 import { ApiError } from "../../web/errors.ts";
 import { SampleAdmin, sampleConfig } from "../sample_cluster.ts";
@@ -92,11 +92,11 @@ async function withNothingRunning(
     spawnId: "test",
     env: realEnv({ node: "test", log: openLog({ node: "test", threshold: "off" }) }),
   };
-  const peers = new Peers(context);
+  const connection = connectKv(context);
   try {
-    await run(adminSource(context, peers));
+    await run(adminSource(context, connection));
   } finally {
-    peers.close();
+    connection.close();
   }
 }
 

@@ -103,6 +103,23 @@ export const screens: readonly Screen[] = [
     },
   },
   {
+    name: "admin-tablets-split",
+    path: "/admin/tablets?tablet=4.2",
+    user,
+    prepare: async (page) => {
+      await page.waitForSelector(".band__segment");
+      const keys = ["kitten", "lamp", "ladder"];
+      // The looks share one server, so the first of them makes the boundaries for all.
+      const made = await page.locator(".band__key", { hasText: "ladder" }).count();
+      for (const key of made > 0 ? [] : keys) {
+        await page.getByLabel("Row key").fill(key);
+        await page.getByRole("button", { name: "Split here" }).click();
+        await page.getByText(`A tablet begins at ${key} now`).first().waitFor();
+      }
+      await watched(page, ".band__segment", 1_200);
+    },
+  },
+  {
     name: "admin-tablets-harm",
     path: "/admin/tablets?tablet=7.1",
     user,

@@ -31,6 +31,33 @@ Deno.test("a listener gets the status every second and changes as they happen", 
   await reader.cancel();
 });
 
+Deno.test("a split is told once, and what happens to a group not once for each of its tablets", async () => {
+  const world = await makeAdminWorld();
+  const root = await world.client("root");
+  const reader = new EventReader(await root.request(EVENTS));
+  await world.env.advance(1_500);
+  for (const key of ["kitten", "lamp"]) {
+    await root.send("POST", "/api/v1/admin/tablets/split", { key });
+  }
+  await world.env.advance(1_000);
+  await root.send("POST", "/api/v1/admin/nodes/10003/kill");
+  await world.env.advance(1_000);
+  const texts = reader.take().filter((it) => it.event === "change")
+    .map((it) => JSON.parse(it.data).text as string);
+  assert.deepEqual(texts.slice(0, 4), [
+    'Tablet 4.2 begins at "kitten" after a split',
+    'Tablet 4.3 begins at "lamp" after a split',
+    "backend/3 (port 10003) was stopped on purpose",
+    "Tablet 4.1 (with 2 more of its group) moved its primary from backend/3 to backend/4 (epoch 4)",
+  ]);
+  assert.equal(texts.filter((text) => text.includes("moved its primary")).length, 1);
+  await root.send("POST", "/api/v1/admin/tablets/merge", { key: "lamp" });
+  await world.env.advance(1_000);
+  const [merged] = reader.take().filter((it) => it.event === "change");
+  assert.equal(JSON.parse(merged!.data).text, "Tablet 4.3 was merged into its neighbour");
+  await reader.cancel();
+});
+
 Deno.test("the status is asked for once a second, however many listen, and by nobody for nobody", async () => {
   const world = await makeAdminWorld();
   let looks = 0;

@@ -76,6 +76,24 @@ Deno.test("orders are accepted, carried out and noted in the log", async () => {
   assert.ok(world.env.logged.includes("an administrator gave an order"));
 });
 
+Deno.test("a tablet is split and merged by hand, and the reason is told when it cannot be", async () => {
+  const world = await makeAdminWorld();
+  const root = await world.client("root");
+  const keys = async () => (await world.cluster.status()).tablets.map(({ startKey }) => startKey);
+  const before = await keys();
+  const body = { key: "kitten" };
+  const split = await root.send("POST", `${API}/tablets/split`, body);
+  assert.equal(split.status, 200);
+  assert.deepEqual(await keys(), [...before, "kitten"].sort());
+  const again = await root.send("POST", `${API}/tablets/split`, body);
+  assert.equal(again.status, 422);
+  assert.equal((await again.json()).error.code, "cannot_reshape");
+  assert.equal((await root.send("POST", `${API}/tablets/merge`, body)).status, 200);
+  assert.deepEqual(await keys(), before);
+  assert.equal((await root.send("POST", `${API}/tablets/split`, { key: "" })).status, 422);
+  assert.ok(world.env.logged.includes("an administrator changed tablets"));
+});
+
 Deno.test("an order to an unknown port is refused with the ports that there are", async () => {
   const world = await makeAdminWorld();
   const root = await world.client("root");

@@ -41,12 +41,36 @@ export function clusterChanges(before: ClusterStatus, after: ClusterStatus): Cha
     const earlier = earlierNodes.get(node.name);
     if (earlier !== undefined) changes.push(...nodeChanges(earlier, node, after.generatedMs));
   }
-  const earlierTablets = new Map(before.tablets.map((tablet) => [tablet.id, tablet]));
-  for (const tablet of after.tablets) {
-    const earlier = earlierTablets.get(tablet.id);
-    if (earlier !== undefined) changes.push(...tabletChanges(earlier, tablet, after.generatedMs));
+  const earlierGroups = Map.groupBy(before.tablets, (tablet) => tablet.groupId);
+  for (const [groupId, tablets] of Map.groupBy(after.tablets, (tablet) => tablet.groupId)) {
+    const earlier = earlierGroups.get(groupId);
+    if (earlier === undefined) continue;
+    changes.push(...shapeChanges(earlier, tablets, after.generatedMs));
+    // Tablets of one group share their replicas, so what happens to one happens to all.
+    changes.push(...tabletChanges(earlier[0]!, tablets[0]!, tablets.length, after.generatedMs));
   }
   return changes;
+}
+
+/** Tablets that came by a split or went by a merge. */
+function shapeChanges(
+  before: readonly TabletStatus[],
+  after: readonly TabletStatus[],
+  nowMs: number,
+): Change[] {
+  const change = (subject: string, text: string): Change => (
+    { atMs: nowMs, about: "tablet", subject, port: null, tone: "info", text }
+  );
+  if (isUnknown(before) || isUnknown(after)) return [];
+  const earlier = new Set(before.map((tablet) => tablet.id));
+  const now = new Set(after.map((tablet) => tablet.id));
+  const came = after.filter((tablet) => !earlier.has(tablet.id)).map(({ id, startKey }) =>
+    change(id, `Tablet ${id} begins at "${startKey}" after a split`)
+  );
+  const went = before.filter((tablet) => !now.has(tablet.id)).map(({ id }) =>
+    change(id, `Tablet ${id} was merged into its neighbour`)
+  );
+  return [...came, ...went];
 }
 
 function nodeChanges(before: NodeStatus, after: NodeStatus, nowMs: number): Change[] {
@@ -72,7 +96,17 @@ function nodeChanges(before: NodeStatus, after: NodeStatus, nowMs: number): Chan
   return [];
 }
 
-function tabletChanges(before: TabletStatus, after: TabletStatus, nowMs: number): Change[] {
+/** What is shown of a group whose primary has not reported since the coordinator began. */
+function isUnknown([first, ...more]: readonly TabletStatus[]): boolean {
+  return more.length === 0 && first!.generation === 1 && first!.cells === 0;
+}
+
+function tabletChanges(
+  before: TabletStatus,
+  after: TabletStatus,
+  count: number,
+  nowMs: number,
+): Change[] {
   const changes: Change[] = [];
   const say = (tone: ChangeTone, words: string) =>
     changes.push({
@@ -81,7 +115,9 @@ function tabletChanges(before: TabletStatus, after: TabletStatus, nowMs: number)
       subject: after.id,
       port: null,
       tone,
-      text: `Tablet ${after.id} ${words}`,
+      text: count === 1
+        ? `Tablet ${after.id} ${words}`
+        : `Tablet ${after.id} (with ${count - 1} more of its group) ${words}`,
     });
   if (before.primary !== after.primary) {
     if (after.primary === null) say("danger", `lost its primary, backend/${before.primary}`);

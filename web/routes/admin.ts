@@ -2,22 +2,26 @@
  * The admin console's API, for administrators only. Mounted at `/api/v1/admin`.
  *
  * Beyond the published calls, `nodes/:port/value?row=&column=` gives one value whole, and `rows` goes
- * on with `cursor`, an earlier page's `next`. Orders to nodes are answered 202 when their host's
+ * on with `cursor`, an earlier page's `next`. `tablets/split` and `tablets/merge` make a boundary
+ * between tablets, or take it away, and answer when it is done. Orders to nodes are answered 202 when their host's
  * supervisor has taken them; that they are done shows in the status. Orders, and looks into values,
  * go to the log with the administrator's name.
  */
 import { type Context, Hono } from "hono";
+import { z } from "zod";
 import { ClusterWatch } from "../admin/cluster_watch.ts";
 import { eventStream } from "../admin/event_stream.ts";
 import { requireAdminInTrouble } from "../admin/recent_admins.ts";
 import { hideSecrets } from "../admin/secret_cells.ts";
 import type { AppContext, CellPlace, RawCell } from "../context.ts";
 import { ApiError } from "../errors.ts";
+import { readJson } from "../read_json.ts";
 import type { WebEnv } from "../session.ts";
 
 const ORDERS = ["kill", "restart", "drain"] as const;
 const PAGE_DEFAULT = 100, PAGE_MAX = 500;
 const KEY_LENGTH_MAX = 1024;
+const Boundary = z.object({ key: z.string().min(1).max(KEY_LENGTH_MAX) });
 
 export function adminRoutes(context: AppContext): Hono<WebEnv> {
   const { admin, env } = context;
@@ -41,6 +45,19 @@ export function adminRoutes(context: AppContext): Hono<WebEnv> {
       });
       await admin[order](port);
       return c.json({ port, order }, 202);
+    });
+  }
+
+  for (const kind of ["split", "merge"] as const) {
+    routes.post(`/tablets/${kind}`, async (c) => {
+      const { key } = await readJson(c, Boundary);
+      env.log("info", "an administrator changed tablets", {
+        kind,
+        key,
+        user: c.var.user.username,
+      });
+      await admin.reshape(kind, key);
+      return c.json({ kind, key });
     });
   }
 

@@ -35,6 +35,11 @@ export async function giveOrder(order: Order, port: number): Promise<void> {
   await api(`/admin/nodes/${port}/${order}`, { method: "POST", retryMs: 5_000 });
 }
 
+/** Makes a boundary between tablets at `key`, or takes it away. */
+export async function reshapeTablets(kind: "split" | "merge", key: string): Promise<void> {
+  await api(`/admin/tablets/${kind}`, { method: "POST", json: { key }, retryMs: 5_000 });
+}
+
 export function fetchRows(
   port: number,
   options: { start: string; cursor: string; limit: number; signal: AbortSignal },

@@ -30,7 +30,7 @@ const HUES = 8;
 export function TabletBand({ tablets, colour, selected }: TabletBandProps): JSX.Element {
   const pointed = useSignal<string | null>(null);
   const sorted = [...tablets].sort((a, b) => compareKeys(a.startKey, b.startKey));
-  const bytesMax = Math.max(1, ...sorted.map((tablet) => tablet.bytes));
+  const bytesMax = Math.max(1, ...sorted.map(sizeOf));
   const heatMax = Math.max(1, ...sorted.map(heat));
   const shown = sorted.find((tablet) => tablet.id === (pointed.value ?? selected)) ?? null;
   return (
@@ -40,7 +40,7 @@ export function TabletBand({ tablets, colour, selected }: TabletBandProps): JSX.
           <li
             key={tablet.id}
             class="band__place"
-            style={{ flexGrow: Math.max(SHARE_MIN, tablet.bytes / bytesMax) }}
+            style={{ flexGrow: Math.max(SHARE_MIN, sizeOf(tablet) / bytesMax) }}
           >
             <button
               type="button"
@@ -89,12 +89,13 @@ export function TabletBand({ tablets, colour, selected }: TabletBandProps): JSX.
   );
 }
 
+const sizeOf = (tablet: TabletStatus) => tablet.bytes + tablet.largeBytes;
 const heat = (tablet: TabletStatus) => tablet.readsPerSecond + tablet.writesPerSecond;
 
 function describe(tablet: TabletStatus): string {
   const primary = tablet.primary === null ? "no primary" : `primary backend/${tablet.primary}`;
   return `Tablet ${tablet.id}, keys ${rangeOf([tablet])}, ${TABLET_STATES[tablet.state].word}, ` +
-    `${formatSize(tablet.bytes)}, ${primary}`;
+    `${formatSize(sizeOf(tablet))}, ${primary}`;
 }
 
 function TabletDetails({ tablet }: { tablet: TabletStatus }): JSX.Element {
@@ -107,7 +108,10 @@ function TabletDetails({ tablet }: { tablet: TabletStatus }): JSX.Element {
       <Fact term="State">
         <TabletStateBadge state={tablet.state} />
       </Fact>
-      <Fact term="Size">{formatSize(tablet.bytes)}, {formatCount(tablet.rows)} rows</Fact>
+      <Fact term="Size">
+        {formatSize(tablet.bytes)} in rows, {formatSize(tablet.largeBytes)} in large values,{" "}
+        {formatCount(tablet.rows)} rows
+      </Fact>
       <Fact term="Epoch">{tablet.epoch}</Fact>
       <Fact term="Primary">
         {tablet.primary === null ? "none" : <BackendLink id={tablet.primary} />}

@@ -9,6 +9,7 @@ import { status } from "./admin_state.ts";
 import { BackendLink, PageHead, Panel, TabletStateBadge, Waiting } from "./console_parts.tsx";
 import { rangeOf } from "./node_facts.ts";
 import { formatRate } from "./spans.ts";
+import { TabletForm } from "./tablet_actions.tsx";
 import { Backends, type BandColour, TabletBand } from "./tablet_band.tsx";
 
 const colour = signal<BandColour>("primary");
@@ -81,7 +82,7 @@ export function TabletsPage(): JSX.Element {
                   </td>
                   <td class="number tablets__more">{tablet.epoch}</td>
                   <td class="number tablets__more">{formatCount(tablet.rows)}</td>
-                  <td class="number">{formatSize(tablet.bytes)}</td>
+                  <td class="number">{formatSize(tablet.bytes + tablet.largeBytes)}</td>
                   <td class="number tablets__more">{formatRate(tablet.readsPerSecond)}</td>
                   <td class="number tablets__more">{formatRate(tablet.writesPerSecond)}</td>
                 </tr>
@@ -89,6 +90,12 @@ export function TabletsPage(): JSX.Element {
             </tbody>
           </table>
         </div>
+      </Panel>
+      <Panel
+        title="Boundaries"
+        detail="tablets split and merge by themselves as they grow and shrink; here is how by hand"
+      >
+        <TabletForm />
       </Panel>
     </div>
   );
