@@ -304,8 +304,10 @@ export class KvClient implements Kv {
         // A cell's version is the log position of the entry that wrote it.
         if ("version" in outcome) options.session?.see(answer.route.gid, lsn(outcome.version));
         if (outcome.kind !== "locked") return outcome;
+        attempt.last = `Row "${outcome.row}" is locked by a transaction`;
         try {
           await options.onLocked(outcome, round);
+          if (this.#env.monotonicMs() >= untilMs) throw new KvError("busy", attempt.last);
         } catch (error) {
           if (error instanceof KvError && attempt.maybeApplied) throw gaveUp(row, attempt);
           throw asUnavailable(error);

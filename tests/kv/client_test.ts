@@ -212,3 +212,80 @@ Deno.test("a read with a session may go to any replica, and asks for what the se
     "only the newest needs the primary",
   );
 });
+
+const LOCKED = { kind: "locked", row: "r", txn: { id: "transaction-1", anchor: "z" } };
+const SETTLED = { kind: "settled", state: "gone", version: 9 };
+
+Deno.test("KvClient settles a lock in its way and sends the same write again", async () => {
+  for (const state of ["gone", "committed"]) {
+    let locked = true;
+    const { client, calls } = clientOf(({ method, body }) => {
+      if (method === "txnState") return { state, remainingMs: 0 };
+      if (method === "settle") {
+        assert.equal((body as { step?: string }).step, state === "gone" ? "back" : "forward");
+        locked = false;
+        return SETTLED;
+      }
+      return locked ? LOCKED : DONE;
+    });
+    assert.equal((await client.apply(PUT)).applied, true);
+    assert.deepEqual(calls.map(({ method }) => method), ["apply", "txnState", "settle", "apply"]);
+    const [first, , , last] = calls;
+    assert.deepEqual(first!.body.stamp!.seq, last!.body.stamp!.seq, "under one stamp");
+  }
+});
+
+Deno.test("KvClient aborts a transaction in its way only once its time is over", async () => {
+  let remainingMs = 100;
+  const { client, calls } = clientOf(({ method, body }) => {
+    if (method === "txnState") return { state: "pending", remainingMs };
+    if (method === "settle") {
+      assert.deepEqual([(body as { step?: string }).step, remainingMs], ["expire", 0]);
+      remainingMs = -1;
+      return SETTLED;
+    }
+    if (remainingMs < 0) return DONE;
+    remainingMs = Math.max(0, remainingMs - 20);
+    return LOCKED;
+  });
+  assert.equal((await client.apply(PUT)).applied, true);
+  assert.equal(calls.filter(({ method }) => method === "settle").length, 1);
+});
+
+Deno.test("KvClient gives up on a locked row at the deadline, and says what it knows", async () => {
+  const pending = { state: "pending", remainingMs: 1e6 };
+  const waiting = clientOf(({ method }) => method === "txnState" ? pending : LOCKED);
+  assert.equal(await codeOf(waiting.client.apply(PUT, { deadlineMs: 500 })), "busy");
+  const unsure = clientOf(({ method }, count) => {
+    if (count === 1) throw new NotAnsweredError("connection lost", true);
+    return method === "txnState" ? pending : LOCKED;
+  });
+  assert.equal(await codeOf(unsure.client.apply(PUT, { deadlineMs: 500 })), "outcome_unknown");
+});
+
+Deno.test("KvClient reads a locked row as it was while the transaction is undecided, else again", async () => {
+  const cell = (version: number, locks?: unknown) => ({
+    cell: { version, size: 0, crc: 0 },
+    lsn: 1,
+    ...(locks === undefined ? {} : { locks }),
+  });
+  const locks = [{ row: "r", id: "transaction-1", anchor: "z" }];
+  const undecided = clientOf(({ method }) =>
+    method === "txnState" ? { state: "pending", remainingMs: 5 } : cell(1, locks)
+  );
+  assert.equal((await undecided.client.get("r", "c"))!.version, 1);
+  let settled = false;
+  const decided = clientOf(({ method }) => {
+    if (method === "txnState") return { state: "committed", remainingMs: 0 };
+    if (method === "get") return settled ? cell(2) : cell(1, locks);
+    settled = true;
+    return { ...SETTLED, state: "committed" };
+  });
+  assert.equal((await decided.client.get("r", "c"))!.version, 2);
+  const away = clientOf(({ method }) => {
+    if (method === "get") return cell(1, locks);
+    throw new NotAnsweredError("silence", true);
+  });
+  // What it cannot settle it does not guess; and a read is never of unknown outcome.
+  assert.equal(await codeOf(away.client.get("r", "c", { deadlineMs: 100 })), "unavailable");
+});
