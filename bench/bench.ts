@@ -19,6 +19,7 @@ import { kvBench } from "./workloads/kv.ts";
 import { mailbox } from "./workloads/mailbox.ts";
 import { pages } from "./workloads/pages.ts";
 import { rpc } from "./workloads/rpc.ts";
+import { scalingBackends, scalingData, scalingTablets } from "./workloads/scaling.ts";
 import { start } from "./workloads/start.ts";
 
 export const BENCHES: readonly Bench[] = [
@@ -29,6 +30,9 @@ export const BENCHES: readonly Bench[] = [
   pages,
   start,
   failover,
+  scalingData,
+  scalingTablets,
+  scalingBackends,
   budget,
   rpc,
 ];

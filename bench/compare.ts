@@ -17,6 +17,8 @@ import { Redis } from "./systems/redis.ts";
 import type { RunningSystem, System } from "./systems/system.ts";
 
 const WARM_UP_SECONDS = 1;
+const FILL_OUTSTANDING = 64;
+const FILL_OUTSTANDING_LARGE = 4;
 
 /** One run of one system. */
 export interface Sample {
@@ -111,6 +113,19 @@ export async function withContestants<T>(
     await Promise.allSettled(fleets.map((fleet) => fleet.stop()));
     const ends = await Promise.allSettled(running.map((system) => system.stop()));
     for (const end of ends) if (end.status === "rejected") run.note(String(end.reason));
+  }
+}
+
+/** Writes all keys once, so that everything that is read exists. */
+export async function fillKeys(
+  run: BenchRun,
+  contestants: readonly Contestant[],
+  { keyCount, valueBytes }: { keyCount: number; valueBytes: number },
+): Promise<void> {
+  const { spread } = run.options;
+  const outstanding = valueBytes > LARGE_BYTES ? FILL_OUTSTANDING_LARGE : FILL_OUTSTANDING;
+  for (const { fleet } of contestants) {
+    await fleet.fill({ from: 0, until: keyCount, spread, valueBytes, outstanding });
   }
 }
 

@@ -5,18 +5,23 @@ import type { Version } from "../../proto/ids.ts";
 import { openClusterFolder } from "../../roles/cluster_folder.ts";
 import { loadConfig } from "../../roles/config_file.ts";
 import { realEnv } from "../../roles/env.ts";
-import { connectKv } from "../../roles/kv_connection.ts";
+import { connectKv, type KvConnection } from "../../roles/kv_connection.ts";
 import { openLog } from "../../roles/log.ts";
 import type { StoreClient, StoreTarget } from "./store_client.ts";
 
 const COLUMN = "c";
 
-export async function connectPennCloud(
-  target: StoreTarget & { system: "penncloud" },
-): Promise<StoreClient> {
+export async function connectPennCloud(target: StoreTarget): Promise<StoreClient> {
+  const { kv, close } = await connectCluster(target);
+  return storeClient(kv, close);
+}
+
+/** The store itself, for what a peer does not have. */
+export async function connectCluster(target: StoreTarget): Promise<KvConnection> {
+  if (target.system !== "penncloud") throw new Error(`${target.system} is not PennCloud`);
   const { config } = await loadConfig({ path: target.configFile, portOffset: target.portOffset });
   const { secret, clusterId } = await openClusterFolder(target.dir, { config, create: false });
-  const { kv, close } = connectKv({
+  return connectKv({
     config,
     node: { role: "client" as Role, id: Deno.pid, host: "", port: 0, zone: "" },
     dataDir: "",
@@ -26,7 +31,6 @@ export async function connectPennCloud(
     spawnId: "",
     env: realEnv({ node: "bench", log: openLog({ node: "bench", threshold: "off" }) }),
   });
-  return storeClient(kv, close);
 }
 
 export function storeClient(kv: Kv, close: () => void): StoreClient {

@@ -116,7 +116,6 @@ async function longestGap(
 
 async function mortalPennCloud(run: BenchRun): Promise<Mortal> {
   const { cluster, target, name, stop } = await new PennCloud().start(await run.folder());
-  if (target.system !== "penncloud") throw new Error("PennCloud is not PennCloud");
   return {
     name,
     connect: () => connectPennCloud(target),

@@ -1,6 +1,6 @@
 /** The benches on rows: PennCloud, etcd and Redis under one and the same load. */
 import type { Bench, BenchRun } from "../bench_run.ts";
-import { checkClient, compare, type Contestant, peersOf, withContestants } from "../compare.ts";
+import { checkClient, compare, fillKeys, peersOf, withContestants } from "../compare.ts";
 import type { KvLoad, KvWorkload } from "../load/kv_workload.ts";
 import type { BenchResult, PeerRatio, Row } from "../report.ts";
 import { PennCloud } from "../systems/penncloud.ts";
@@ -8,7 +8,6 @@ import { PennCloud } from "../systems/penncloud.ts";
 const KEYS = 10_000;
 /** Large values are kept to so much altogether, so that no run depends on what fits in memory. */
 const FILL_BYTES = 128 * 1024 ** 2;
-const FILL_OUTSTANDING = 32;
 /** Below, two client processes would only add their own switching. */
 const CHECKED_OUTSTANDING = 16;
 
@@ -33,7 +32,7 @@ async function runKv(run: BenchRun, workload: KvWorkload): Promise<BenchResult> 
     const systems = [new PennCloud(), ...await peersOf(run, workload)];
     await withContestants(run, systems, async (contestants) => {
       const keyCount = keyCountOf(run, valueBytes);
-      await fill(run, contestants, { keyCount, valueBytes });
+      await fillKeys(run, contestants, { keyCount, valueBytes });
       const load = (count: number): KvLoad => ({
         workload,
         outstanding: count,
@@ -56,16 +55,4 @@ async function runKv(run: BenchRun, workload: KvWorkload): Promise<BenchResult> 
 
 export function keyCountOf(run: BenchRun, valueBytes: number): number {
   return run.options.keyCount ?? Math.max(8, Math.min(KEYS, Math.floor(FILL_BYTES / valueBytes)));
-}
-
-export async function fill(
-  run: BenchRun,
-  contestants: readonly Contestant[],
-  { keyCount, valueBytes }: { keyCount: number; valueBytes: number },
-): Promise<void> {
-  const { spread } = run.options;
-  for (const { fleet } of contestants) {
-    const outstanding = valueBytes > 64 * 1024 ? 4 : FILL_OUTSTANDING;
-    await fleet.fill({ from: 0, until: keyCount, spread, valueBytes, outstanding });
-  }
 }

@@ -64,14 +64,24 @@ for (
     ["pages", ["--count=20", "--outstanding=2"]],
     ["budget", ["--outstanding=4", "--keys=100", "--profile"]],
     ["failover", ["--outstanding=4"]],
+    ["scaling-tablets", ["--outstanding=4", "--count=9", "--keys=50"]],
+    ["scaling-backends", ["--outstanding=4", "--count=3", "--keys=50"]],
   ] as const
 ) {
   Deno.test(`bench ${name} runs to its end and reports`, async () => {
+    await using plots = await temporaryFolder();
     const tiny = ["--seconds=0.3", "--rounds=1", "--against=none", "--json"];
-    const { code, text, errors } = await runBench(name, ...flags, ...tiny);
+    const { code, text, errors } = await runBench(name, ...flags, ...tiny, "--plots", plots.path);
     assert.equal(code, 0, errors);
-    const { rows } = JSON.parse(text.trim().split("\n").at(-1)!);
+    const { rows, plots: files } = JSON.parse(text.trim().split("\n").at(-1)!);
+    assert.equal(files.length, name.startsWith("scaling") ? 2 : 0);
+    for (const file of files) assert.match(await Deno.readTextFile(file), /^<svg [^]*<\/svg>\n$/);
     assert.ok(rows.length > 0, errors);
     for (const row of rows) assert.ok(row.rate.median > 0, JSON.stringify(row));
   });
+}
+
+async function temporaryFolder() {
+  const path = await Deno.makeTempDir();
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
 }
