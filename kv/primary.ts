@@ -39,6 +39,8 @@ const WAITING_READ_MS = 3_000;
 /** Leases come back within milliseconds, unless somebody electable is gone. */
 const RECORD_CHECK_AFTER_MS = 50;
 const RECORD_CHECK_PATIENCE_MS = 1_000;
+/** For so long after the record has answered a read, the next ones ask it at once. */
+const RECORD_HELPS_MS = 2_000;
 /** Of one append on the wire. */
 const APPEND_ENTRIES_MAX = 512;
 const SNAPSHOT_PATIENCE_MS = 60_000;
@@ -63,6 +65,7 @@ export class Primary {
   #heartbeatMs = -Infinity;
   /** When something was last committed, or a read had to wait. */
   #usedMs: number;
+  #recordHelpedMs = -Infinity;
 
   /** Takes office: `core.config` has just named us. */
   constructor({ core, tabletLimits, makeId }: PrimaryOptions) {
@@ -245,6 +248,7 @@ export class Primary {
       this.#usedMs = core.nowMs;
       this.#reads.add({ readId, span, beat: this.#beat, sinceMs: core.nowMs });
       this.#releaseReads();
+      this.#maybeCheckRecord();
     }
   }
 
@@ -271,8 +275,9 @@ export class Primary {
   /** Somebody whose word is needed is out of reach: ask whether the record still names this epoch. */
   #maybeCheckRecord(): void {
     const core = this.#core;
-    if (this.#membership.hasRelinquished) return;
-    if (core.nowMs - this.#reads.oldestMs < RECORD_CHECK_AFTER_MS) return;
+    if (this.#membership.hasRelinquished || this.#reads.size === 0) return;
+    const stillNeeded = core.nowMs - this.#recordHelpedMs < RECORD_HELPS_MS;
+    if (!stillNeeded && core.nowMs - this.#reads.oldestMs < RECORD_CHECK_AFTER_MS) return;
     const check = { checkId: core.nextId(), askedMs: core.nowMs };
     if (!this.#reads.beginCheck(check, RECORD_CHECK_PATIENCE_MS)) return;
     core.effects.push({ kind: "checkRecord", checkId: check.checkId });
@@ -286,9 +291,11 @@ export class Primary {
     // entries behind the known commit may or may not be among it.
     const decided = this.canServe() || mutated("limbo-ignored");
     const limbo = decided ? [] : this.#undecidedRows();
-    this.#answerReads(
-      this.#reads.take((read) => asked.has(read.readId) && rowWithin(read.span, limbo) === null),
+    const answered = this.#reads.take((read) =>
+      asked.has(read.readId) && rowWithin(read.span, limbo) === null
     );
+    if (answered.length > 0) this.#recordHelpedMs = this.#core.nowMs;
+    this.#answerReads(answered);
   }
 
   #undecidedRows(): Set<string> {

@@ -214,3 +214,14 @@ Deno.test("a primary without leases echoes no stamp: it may have been replaced",
   bench.nowMs += TIMING.leaseMs;
   assert.deepEqual(echoes(bench.step({ kind: "tick" })), [null, null]);
 });
+
+Deno.test("while the record is what answers, further reads ask it at once", () => {
+  const bench = primary();
+  bench.nowMs += TIMING.leaseMs + 1;
+  bench.step({ kind: "read", readId: 1, span: spanOfRow("r") });
+  bench.nowMs += 60;
+  const [first] = checkOf(bench.step({ kind: "tick" }));
+  assert(answered(bench.step({ kind: "recordChecked", checkId: first!, config: config() }), 1));
+  const [second] = checkOf(bench.step({ kind: "read", readId: 2, span: spanOfRow("r") }));
+  assert(answered(bench.step({ kind: "recordChecked", checkId: second!, config: config() }), 2));
+});
