@@ -18,6 +18,8 @@ export class PeerProgress {
   hasConfig = false;
   /** Until when it promised not to act as primary, on our clock; counted from our sending. */
   leaseUntilMs = -Infinity;
+  /** What it was last told to be committed. */
+  toldCommitLsn: Lsn = toLsn(0);
   /** The last heartbeat of this reign that it answered. */
   answeredBeat = 0;
   /** Its own clock when it sent its last answer, to be echoed; null after a restart. */

@@ -128,6 +128,7 @@ export class Primary {
   onTick(): void {
     const core = this.#core, membership = this.#membership;
     if (core.nowMs - this.#heartbeatMs >= this.#heartbeatEveryMs()) this.#heartbeat();
+    else this.#tellCommits();
     this.#watchPeers();
     membership.maybeStay();
     membership.repeatProposal();
@@ -372,6 +373,7 @@ export class Primary {
       entries: heads,
       commitLsn: core.commitLsn,
     }, entries);
+    peer.toldCommitLsn = core.commitLsn;
     peer.sent(toLsn(prevLsn + entries.length), bytes);
   }
 
@@ -412,8 +414,17 @@ export class Primary {
     for (const peer of this.#peers.values()) this.#sendHeartbeat(peer);
   }
 
+  /** What a follower does not know to be committed, nobody can read there should we be gone. */
+  #tellCommits(): void {
+    const { commitLsn } = this.#core;
+    for (const peer of this.#peers.values()) {
+      if (peer.toldCommitLsn < commitLsn && peer.matchLsn >= commitLsn) this.#sendHeartbeat(peer);
+    }
+  }
+
   #sendHeartbeat(peer: PeerProgress): void {
     const core = this.#core;
+    peer.toldCommitLsn = core.commitLsn;
     const certain = this.holdsLeasesAt(core.nowMs) || mutated("echo-without-lease");
     core.send(peer.member.node, {
       kind: "heartbeat",

@@ -315,8 +315,10 @@ Deno.test("confessed fault 11: compose, put and get that fail say so in good tim
   const user = await newcomer(doors[0]!, "olga");
   assert.equal((await user.upload("kept", "kept")).status, 201);
   const [a, b, c] = backendsOf(cluster) as [string, string, string];
-  // Each of them may be the one that is left only if all are in sync.
+  // Each of them may be the one that is left only if all are in sync; and what the one that is left
+  // does not know to be committed, it does not answer.
   await allHealthy(cluster);
+  await replicasEqual(cluster);
   await Promise.all([cluster.kill(b), cluster.kill(c)]);
   const withinMs = 20_000;
   const failed = (answers: readonly { status: number; json: { error: ApiError } }[]) => {

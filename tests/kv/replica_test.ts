@@ -405,3 +405,22 @@ Deno.test("a primary whose disk hangs gives its office to the member with the lo
   assert.equal(bench.answerTo(requestId), undefined, "and commits nothing");
   assert.deepEqual(bench.step({ kind: "stepAside" }), [], "it is asked for once");
 });
+
+Deno.test("followers hear of a commit with the next tick when no append carries it", () => {
+  const bench = primary();
+  for (const peer of [1, 2]) bench.promise(peer);
+  bench.put("x");
+  bench.sync();
+  bench.ack(1, 2);
+  bench.ack(2, 2);
+  const told = () => {
+    bench.nowMs += 1;
+    return bench.step({ kind: "tick" }).flatMap((effect) =>
+      effect.kind === "send" && effect.message.kind === "heartbeat"
+        ? [[effect.to, effect.message.commitLsn]]
+        : []
+    );
+  };
+  assert.deepEqual(told(), [[1, 2], [2, 2]]);
+  assert.deepEqual(told(), []);
+});
