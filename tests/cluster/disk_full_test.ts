@@ -9,7 +9,7 @@
 import assert from "node:assert/strict";
 import { put } from "../../kv/kv.ts";
 import { eventually } from "../eventually.ts";
-import { allHealthy, backendsOf, replicasEqual, statusOf } from "./cluster_calls.ts";
+import { allHealthy, backendsOf, primaryOf, replicasEqual, statusOf } from "./cluster_calls.ts";
 import { startCluster, type TestCluster } from "./harness.ts";
 import { MIB, processStates } from "./process_watch.ts";
 import { type SmallDisks, startOnSmallDisks, whyNoMounts } from "./small_disks.ts";
@@ -151,6 +151,31 @@ Deno.test({
     for (const [name, pid] of before) {
       if (name !== "backend/1") assert.equal(after.get(name), pid, `${name} ended`);
     }
+  }),
+});
+
+Deno.test({
+  name: "a primary whose disk alone is full hands over to one with space, and writers go on",
+  ...onDisks,
+  fn: withRoomAfterwards(async () => {
+    await allHealthy(cluster);
+    const before = await pids();
+    const full = await primaryOf(cluster, "lamp");
+    const workload = new Workload(cluster.kv, { rows: ["lamp full"], writers: 2 });
+    await workload.progress(50);
+    const disk = disks!.disks.find(({ mount }) => mount.endsWith(full.replace("/", "-")))!;
+    await disk.fill(SOFT_FULL_BYTES / 4);
+    await eventually(
+      async () => await primaryOf(cluster, "lamp").catch(() => full) !== full,
+      "another primary",
+      { withinMs: 30_000, everyMs: 100 },
+    );
+    await workload.progress(50);
+    await disks!.makeRoom();
+    await workload.stop();
+    await workload.check();
+    await allHealthy(cluster);
+    assert.deepEqual(await pids(), before, "a process ended");
   }),
 });
 
