@@ -75,7 +75,7 @@ function readRequest(args: readonly string[]): Request {
     backends,
     nemeses: chosen(values.only),
     json: values.json ?? false,
-    ...(values.mutant === undefined ? {} : { mutant: values.mutant as MutantName }),
+    ...(values.mutant === undefined ? {} : { mutant: knownMutant(values.mutant) }),
     ...(values.history === undefined ? {} : { historyFile: values.history }),
   };
 }
@@ -113,6 +113,15 @@ async function possible(request: Request): Promise<readonly Nemesis[]> {
   const { nemeses, leftOut } = await possibleNemeses(request.nemeses);
   for (const line of leftOut) console.error(line);
   return nemeses.length > 0 ? nemeses : fail("None of these faults can be made here");
+}
+
+/** A name that nobody asks for would switch nothing on, and a campaign with it would prove nothing. */
+function knownMutant(name: string): MutantName {
+  const source = Deno.readTextFileSync(new URL("../../kv/mutant.ts", import.meta.url));
+  const names = [...source.matchAll(/^ {2}\| "([a-z-]+)"/gm)].map(([, found]) => found!);
+  return names.includes(name)
+    ? name as MutantName
+    : fail(`There is no deliberate bug "${name}"; there are ${names.join(", ")}`);
 }
 
 function wholeNumber(name: string, text: string): number {
