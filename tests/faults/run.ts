@@ -19,6 +19,7 @@ const HELP = `deno task faults: real processes under real faults, and a check of
 
   --seed N          which faults strike whom (default: random, and printed)
   --duration TIME   for how long, as in 90s, 2m or 1h (default 2m)
+  --seconds N       the same in seconds
   --only A,B        only these faults
   --backends N      a multiple of three (default 3)
   --history FILE    keeps what clients did and were told, as JSON lines
@@ -71,7 +72,9 @@ function readRequest(args: readonly string[]): Request {
   const seed = values.seed ?? String(1 + Math.floor(Math.random() * 1_000_000));
   return {
     seed: wholeNumber("seed", seed),
-    durationMs: duration(values.duration ?? "2m"),
+    durationMs: values.seconds === undefined
+      ? duration(values.duration ?? "2m")
+      : wholeNumber("seconds", values.seconds) * 1_000,
     backends,
     nemeses: chosen(values.only),
     json: values.json ?? false,
@@ -87,6 +90,7 @@ function parseFlags(args: readonly string[]) {
       options: {
         seed: { type: "string" },
         duration: { type: "string" },
+        seconds: { type: "string" },
         only: { type: "string" },
         backends: { type: "string" },
         history: { type: "string" },
