@@ -66,6 +66,7 @@ export type MutantName =
   | "torn-tail-kept"
   | "corruption-is-torn-tail"
   | "recovered-log-not-synced"
+  | "failed-sync-trusted"
   // A backend: log, checkpoint and files together.
   | "log-released-before-checkpoint"
   | "checkpoint-claims-too-much"

@@ -8,8 +8,10 @@
  *
  * Handles opened before a crash reject with `SimCrash` for ever. The disk itself can be used again at
  * once after `crash`, like a machine that is switched on again; after a crash of its own it stays off,
- * so that what is left of the old life cannot act on the new one, until `crash` is called. Operations take a few microtasks, chosen
- * by the generator, so that those at once overlap in ever different ways.
+ * so that what is left of the old life cannot act on the new one, until `crash` is called. A process
+ * that ends alone (`endProcess`) leaves behind what it wrote, synced or not, as a kernel keeps it.
+ * Operations take a few microtasks, chosen by the generator, so that those at once overlap in ever
+ * different ways; or as long as `takeTime` says.
  */
 import { type Disk, type DiskEntry, type DiskFile, diskFull } from "./disk.ts";
 
@@ -23,7 +25,11 @@ export class SimCrash extends Error {
 export interface SimDiskOptions {
   readonly seed: number;
   readonly capacityBytes?: number;
+  /** Null: at once. A promise that never settles stands for a process that did not live to see it. */
+  readonly takeTime?: (kind: SimOperation) => Promise<void> | null;
 }
+
+export type SimOperation = "read" | "write" | "sync" | "names";
 
 interface Inode {
   /** What the running system reads. */
@@ -48,6 +54,7 @@ interface Folder {
 
 export class SimDisk implements Disk {
   readonly #random: () => number;
+  readonly #takeTime: SimDiskOptions["takeTime"];
   readonly #folders = new Map<string, Folder>();
   #life = 0;
   #isOff = false;
@@ -58,8 +65,9 @@ export class SimDisk implements Disk {
   capacityBytes: number;
   operationCount = 0;
 
-  constructor({ seed, capacityBytes = Infinity }: SimDiskOptions) {
+  constructor({ seed, capacityBytes = Infinity, takeTime }: SimDiskOptions) {
     this.#random = seededRandom(seed);
+    this.#takeTime = takeTime;
     this.capacityBytes = capacityBytes;
     this.#folders.set("", newFolder());
   }
@@ -72,6 +80,13 @@ export class SimDisk implements Disk {
   /** Crashes in the middle of the nth operation from now on, and stays off until `crash`. */
   crashAfter(operationCount: number): void {
     this.#operationsLeft = operationCount;
+  }
+
+  /** The process that held the handles has ended; the machine, and all that was written, lives on. */
+  endProcess(): void {
+    this.#life++;
+    this.#isOff = false;
+    this.#operationsLeft = Infinity;
   }
 
   /** Power loss: all handles become useless and unsynced state is kept or lost by chance. */
@@ -178,16 +193,22 @@ export class SimDisk implements Disk {
     const folder = this.#folders.get(normal(dir));
     if (folder === undefined) throw systemError("ENOENT", dir);
     const changes = folder.pending.slice();
-    return await this.operation(() => {
-      // Another sync may have done some of them meanwhile.
-      while (folder.pending.length > 0 && changes.includes(folder.pending[0]!)) {
-        for (const { name, inode } of folder.pending.shift()!) setName(folder.durable, name, inode);
-      }
-    });
+    return await this.operation(
+      () => {
+        // Another sync may have done some of them meanwhile.
+        while (folder.pending.length > 0 && changes.includes(folder.pending[0]!)) {
+          for (const { name, inode } of folder.pending.shift()!) {
+            setName(folder.durable, name, inode);
+          }
+        }
+      },
+      this.#life,
+      "sync",
+    );
   }
 
-  freeBytes(): Promise<number | null> {
-    return Promise.resolve(this.capacityBytes === Infinity ? null : this.roomBytes());
+  freeBytes(): Promise<number> {
+    return Promise.resolve(this.roomBytes());
   }
 
   usedBytes(): number {
@@ -205,6 +226,13 @@ export class SimDisk implements Disk {
     const { live, durable } = this.#inode(path);
     live.view()[offset]! ^= mask;
     if (offset < durable.length) durable.view()[offset]! ^= mask;
+  }
+
+  /** Names of the files in a folder, sorted. */
+  filesIn(dir: string): string[] {
+    const folder = this.#folders.get(normal(dir));
+    return [...folder?.live ?? []].filter(([, entry]) => entry !== "directory")
+      .map(([name]) => name).sort();
   }
 
   /** A copy of a file's bytes, as the running system sees them. */
@@ -226,11 +254,16 @@ export class SimDisk implements Disk {
    * @ignore Every operation passes here: it counts, takes its time, may meet a crash, and only then
    * acts, all at once.
    */
-  async operation<T>(act: (life: number) => T, life = this.#life): Promise<T> {
+  async operation<T>(
+    act: (life: number) => T,
+    life = this.#life,
+    kind: SimOperation = "names",
+  ): Promise<T> {
     this.checkLife(life);
     this.operationCount++;
     const crashesHere = --this.#operationsLeft <= 0;
-    for (let turns = Math.floor(this.#random() * 4); turns >= 0; turns--) await null;
+    if (this.#takeTime !== undefined) await this.#takeTime(kind);
+    else for (let turns = Math.floor(this.#random() * 4); turns >= 0; turns--) await null;
     if (crashesHere && life === this.#life) {
       this.crash();
       this.#isOff = true;
@@ -309,11 +342,15 @@ class SimFile implements DiskFile {
   ) {}
 
   readAt(offset: number, buffer: Uint8Array): Promise<number> {
-    return this.disk.operation(() => {
-      const bytes = this.inode.live.view().subarray(offset, offset + buffer.length);
-      buffer.set(bytes);
-      return bytes.length;
-    }, this.life);
+    return this.disk.operation(
+      () => {
+        const bytes = this.inode.live.view().subarray(offset, offset + buffer.length);
+        buffer.set(bytes);
+        return bytes.length;
+      },
+      this.life,
+      "read",
+    );
   }
 
   async writeAt(offset: number, bytes: Uint8Array): Promise<void> {
@@ -324,9 +361,13 @@ class SimFile implements DiskFile {
     const taken = bytes.subarray(0, Math.max(0, bytes.length - missingBytes));
     this.inode.live.write(offset, taken);
     this.#touch(offset, offset + taken.length);
-    return await this.disk.operation(() => {
-      if (missingBytes > 0) throw diskFull(this.path);
-    }, this.life);
+    return await this.disk.operation(
+      () => {
+        if (missingBytes > 0) throw diskFull(this.path);
+      },
+      this.life,
+      "write",
+    );
   }
 
   async sync(): Promise<void> {
@@ -337,16 +378,20 @@ class SimFile implements DiskFile {
       const start = sector * SECTOR_BYTES;
       return { sector, writeNumber, bytes: live.view().slice(start, start + SECTOR_BYTES) };
     });
-    return await this.disk.operation(() => {
-      const fails = this.disk.takeSyncFailure();
-      if (!fails) durable.resize(length);
-      for (const { sector, writeNumber, bytes } of covered) {
-        // After a failed sync, Linux marks the pages clean although they were not written.
-        if (!fails) durable.write(sector * SECTOR_BYTES, bytes);
-        if (dirty.get(sector) === writeNumber) dirty.delete(sector);
-      }
-      if (fails) throw systemError("EIO", this.path);
-    }, this.life);
+    return await this.disk.operation(
+      () => {
+        const fails = this.disk.takeSyncFailure();
+        if (!fails) durable.resize(length);
+        for (const { sector, writeNumber, bytes } of covered) {
+          // After a failed sync, Linux marks the pages clean although they were not written.
+          if (!fails) durable.write(sector * SECTOR_BYTES, bytes);
+          if (dirty.get(sector) === writeNumber) dirty.delete(sector);
+        }
+        if (fails) throw systemError("EIO", this.path);
+      },
+      this.life,
+      "sync",
+    );
   }
 
   truncate(bytes: number): Promise<void> {

@@ -7,6 +7,10 @@
  * the next recovery. Damage with a sound record of a later batch behind it, or with a later segment,
  * is damage to data that was acknowledged: recovery refuses, and changes nothing. Damage to the very
  * last batch cannot be told from a torn tail; a clean stop writes a seal behind it to prevent this.
+ *
+ * A batch whose sync failed may be read back all the same, from memory alone: the kernel takes pages
+ * that it could not write for clean, and another sync would do nothing about them. Only the last
+ * batch can be like that, so it is written anew, over itself, before it is built upon.
  */
 import { CorruptionError } from "../errors.ts";
 import { mutated } from "../mutant.ts";
@@ -85,10 +89,15 @@ interface OpenPayload {
 class Recovery {
   readonly segments: Segment[] = [];
   #lastBatch = 0;
+  /** Where in the segment that is read the last batch begins, its segment's header included. */
+  #lastBatchOffset = 0;
   /** Whether the record that ends `#lastBatch` was seen. */
   #batchEnded = true;
   #open: OpenPayload | null = null;
   #tornBytes = 0;
+
+  /** The segment that was read last. */
+  #readNumber = 0;
 
   constructor(readonly options: RecoveryOptions) {}
 
@@ -104,6 +113,8 @@ class Recovery {
     const seed = segmentSeed(identity.storeId, number);
     const segment: Segment = { number, path, file, seed, bytes, readerCount: 0, deleted: false };
     this.segments.push(segment);
+    this.#readNumber = number;
+    this.#lastBatchOffset = 0;
     if (!await this.#readSegmentHeader(segment, { isFirst, isLast })) return;
     const reader = new SegmentReader(file, {
       seed,
@@ -146,11 +157,23 @@ class Recovery {
       } else if (mutated("torn-tail-kept")) last.bytes = fileBytes;
       else if (last.bytes < fileBytes) await last.file.truncate(last.bytes);
       // After a crash of the process alone, records may have been read that are on no disk yet.
-      if (!mutated("recovered-log-not-synced")) await this.segments.at(-1)?.file.sync();
+      if (!mutated("recovered-log-not-synced")) await this.#makeDurable(this.segments.at(-1));
       await disk.syncDir(dir);
     }
     for (const group of index.groups.values()) group.queuedLsn = group.lastLsn;
     return { segments: this.segments, lastBatch: this.#lastBatch, tornBytes: this.#tornBytes };
+  }
+
+  async #makeDurable(last: Segment | undefined): Promise<void> {
+    if (last === undefined) return;
+    // Of a segment that a removed one followed, every batch was synced.
+    const isRead = last.number === this.#readNumber && !mutated("failed-sync-trusted");
+    const start = isRead ? this.#lastBatchOffset : last.bytes;
+    const batch = new Uint8Array(last.bytes - start);
+    const got = await last.file.readAt(start, batch);
+    if (got < batch.length) throw new Error(`${last.path} ended while it was read`);
+    if (got > 0) await last.file.writeAt(start, batch);
+    await last.file.sync();
   }
 
   /** False when the segment is a torn one without any content. */
@@ -213,6 +236,10 @@ class Recovery {
       throw new CorruptionError(`Cannot recover the log: ${problem}`, segment.path, recordOffset);
     }
     const lastBatch = this.#lastBatch, batchEnded = this.#batchEnded;
+    // The first batch of a segment was synced together with its header.
+    if (header.batch > lastBatch && recordOffset > SEGMENT_HEADER_BYTES) {
+      this.#lastBatchOffset = recordOffset;
+    }
     this.#lastBatch = header.batch;
     this.#batchEnded = (header.flags & FLAG_BATCH_END) !== 0;
     if (header.type === TYPES.seal) return;

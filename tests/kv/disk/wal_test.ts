@@ -228,6 +228,25 @@ Deno.test("Wal opens on a full disk, reads, and writes once there is space", asy
   await third.close();
 });
 
+Deno.test("Wal.open() does not build on a batch whose sync failed, however well it reads", async () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const disk = new SimDisk({ seed });
+    const { wal } = await openWal(disk, seed % 2 === 0 ? { segmentBytes: 200 } : {});
+    await wal.append([entry(1, 1, bytes(1))]);
+    disk.failNextSync();
+    await assert.rejects(wal.append([entry(1, 2, bytes(600))]), DiskFailedError);
+    // The process ends; the kernel still shows what it could not write, and takes it for written.
+    disk.endProcess();
+    const { wal: again, recovered } = await openWal(disk, {});
+    const last = recovered.length;
+    await again.append([entry(1, last + 1, bytes(1))]);
+    disk.crash();
+    const { wal: third, recovered: kept } = await openWal(disk, {});
+    assert.equal(kept.length, last + 1, `seed ${seed}`);
+    await third.close();
+  }
+});
+
 Deno.test("Wal rejects every append for ever after a failed sync", async () => {
   const disk = new SimDisk({ seed: 7 });
   const { wal } = await openWal(disk);
