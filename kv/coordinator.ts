@@ -270,6 +270,8 @@ export class Coordinator {
     }
     if (epoch > config.epoch && !mutated("rollback-not-noticed")) {
       group.rolledBack = true;
+      // Begun while we knew no better, on the word of nodes that are behind as well.
+      group.election = null;
       return;
     }
     if (config.primary.node === node) this.#judgePrimary(gid, group, known);

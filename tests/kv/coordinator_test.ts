@@ -249,6 +249,15 @@ Deno.test("nodes that know a newer epoch than the record mean lost metadata: not
   rolledBack.report(2);
   rolledBack.later(30_000);
   assert.equal(rolledBack.record!.epoch, 1);
+
+  // The news may come while an election is under way on older word.
+  const underWay = new Bench({ record: created().record! });
+  for (const node of [0, 1, 2]) underWay.report(node);
+  underWay.exited(0);
+  underWay.report(1, { epoch: 3 });
+  underWay.report(2);
+  underWay.later(30_000);
+  assert.equal(underWay.record!.epoch, 1);
 });
 
 Deno.test("a restarted primary is replaced at once: its former reign is certainly over", () => {
