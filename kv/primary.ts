@@ -43,7 +43,8 @@ const RECORD_CHECK_PATIENCE_MS = 1_000;
 const RECORD_HELPS_MS = 2_000;
 /** Of one append on the wire. */
 const APPEND_ENTRIES_MAX = 512;
-const SNAPSHOT_PATIENCE_MS = 60_000;
+/** An offer that led to nothing is made again; a learner that is still fetching ignores it. */
+const SNAPSHOT_PATIENCE_MS = 5_000;
 const IDLE_AFTER_MS = 5_000;
 
 export interface PrimaryOptions {
