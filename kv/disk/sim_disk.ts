@@ -140,8 +140,7 @@ export class SimDisk implements Disk {
 
   stat(path: string): Promise<{ bytes: number; isDirectory: boolean } | null> {
     return this.operation(() => {
-      const { folder, name } = this.#place(path);
-      const entry = folder.live.get(name);
+      const entry = this.#entryAt(path);
       if (entry === undefined) return null;
       if (entry === "directory") return { bytes: 0, isDirectory: true };
       return { bytes: entry.live.length, isDirectory: false };
@@ -168,8 +167,9 @@ export class SimDisk implements Disk {
 
   remove(path: string): Promise<void> {
     return this.operation(() => {
+      if (this.#entryAt(path) === undefined) return;
       const { folder, name } = this.#place(path);
-      if (!folder.live.delete(name)) return;
+      folder.live.delete(name);
       folder.pending.push([{ name, inode: null }]);
     });
   }
@@ -317,9 +317,14 @@ export class SimDisk implements Disk {
     dirty.clear();
   }
 
+  /** Undefined too when its folder does not exist. */
+  #entryAt(path: string): Inode | "directory" | undefined {
+    const parts = normal(path).split("/"), name = parts.pop()!;
+    return this.#folders.get(parts.join("/"))?.live.get(name);
+  }
+
   #inode(path: string): Inode {
-    const { folder, name } = this.#place(path);
-    const inode = folder.live.get(name);
+    const inode = this.#entryAt(path);
     if (inode === undefined || inode === "directory") throw systemError("ENOENT", path);
     return inode;
   }

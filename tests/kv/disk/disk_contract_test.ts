@@ -62,8 +62,10 @@ contract("cuts and grows a file with truncate, zeros behind the old end", async 
 contract("opens a missing file only with create, and says ENOENT otherwise", async (disk, dir) => {
   await assert.rejects(disk.open(`${dir}/missing`), { code: "ENOENT" });
   await assert.rejects(disk.list(`${dir}/missing`), { code: "ENOENT" });
-  assert.equal(await disk.stat(`${dir}/missing`), null);
-  await disk.remove(`${dir}/missing`);
+  for (const missing of [`${dir}/missing`, `${dir}/no-folder/missing`]) {
+    assert.equal(await disk.stat(missing), null);
+    await disk.remove(missing);
+  }
 });
 
 contract("lists, renames over and removes files", async (disk, dir) => {
