@@ -169,13 +169,13 @@ export interface GroupPlan {
   readonly members: readonly number[];
 }
 
-/** The groups that a new cluster begins with, by key range. */
+/** The groups that a new cluster begins with: one for each key range, so one for each backend. */
 export function planGroups(config: ClusterConfig): GroupPlan[] {
   const backends = config.node.filter((node) => node.role === "backend")
     .map((node) => node.id).sort((a, b) => a - b);
   const count = backends.length, { replicas } = config.store;
   const splitKeys = config.store.split_keys ?? evenSplitKeys(count);
-  return backends.map((_, index) => {
+  return Array.from({ length: splitKeys.length + 1 }, (_, index) => {
     const members: number[] = [];
     const setStart = index - (index % replicas);
     for (let k = 0; k < replicas; k++) {

@@ -170,6 +170,7 @@ export interface BackendParts {
   readonly disk: Disk;
   /** Sizes of the log's segments; those of kv/disk/wal.ts when absent. */
   readonly log?: { readonly segmentBytes: number; readonly keepBytes: number };
+  readonly metrics: Metrics;
   readonly peers: PeerLinks;
   /** Where damage is survived; absent: it ends the process. */
   readonly folder?: DataFolder;
@@ -218,6 +219,7 @@ function realParts(context: RoleContext, folder: DataFolder): BackendParts {
   return {
     disk: new RealDisk(),
     folder,
+    metrics: new Metrics(),
     peers: new Peers(context),
     cache: budget,
     openStore: (gid) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer }),
@@ -257,7 +259,7 @@ export class Backend {
   /** Groups whose states are being compared. */
   readonly #settling = new Set<GroupId>();
   #reporter: NodeReporter | null = null;
-  readonly metrics = new Metrics();
+  readonly metrics: Metrics;
   readonly ready: Promise<void>;
   #markReady!: () => void;
   #isReady = false;
@@ -294,6 +296,7 @@ export class Backend {
     this.#wal = wal;
     this.#blobs = blobs;
     this.#peers = parts.peers;
+    this.metrics = parts.metrics;
     this.ready = new Promise((resolve) => this.#markReady = resolve);
     const ranges = new Map(planGroups(config).map((plan) => [groupId(plan.id), plan]));
     const onDiskFull = () => this.#onDiskFull();

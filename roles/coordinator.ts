@@ -212,6 +212,11 @@ export class CoordinatorShell {
     return config;
   }
 
+  /** What is decided of each group, for audits. */
+  groups(): ReturnType<Coordinator["groups"]> {
+    return this.#core.groups();
+  }
+
   start(): void {
     this.#cancel = this.#context.env.timer(TICK_MS, () => {
       this.#feed({ kind: "tick" });

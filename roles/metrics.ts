@@ -48,6 +48,8 @@ const SERIES_MAX = 500;
 const OVERFLOW = '{overflow="true"}';
 const NAME = /^[a-z][a-z0-9_]*$/;
 
+export type ProcessReadings = { readonly [Name in keyof ProcessMeter]: ProcessMeter[Name] };
+
 interface Metric {
   readonly head: string;
   lines(): string[];
@@ -55,11 +57,11 @@ interface Metric {
 
 export class Metrics {
   /** CPU, memory and event-loop delay of this process, also for status reports. */
-  readonly process = new ProcessMeter();
+  readonly process: ProcessReadings;
   readonly #metrics = new Map<string, Metric>();
 
-  constructor() {
-    const { process } = this;
+  constructor(process: ProcessReadings = new ProcessMeter()) {
+    this.process = process;
     this.read("process_cpu_seconds_total", {
       help: "Time on the processor",
       type: "counter",

@@ -1,69 +1,153 @@
 /**
- * `deno task sim [--seeds N] [--start S] [--json]`: the simulator over many seeds. Prints what was run and
- * what broke; exits 1 on a violation, with the seed, what happened last and the command that
- * replays it.
+ * `deno task sim`: the simulator over many seeds, in two processes. Prints what was run and what broke;
+ * exits 1 on a broken promise, with the seed made as small as it can be, what happened last and the
+ * command that replays it.
+ *
+ *     --seeds N        how many (400)                 --start S      the first one (1)
+ *     --mutant NAME    with a deliberate bug          --list-mutants what there is
+ *     --mutants        finds every one of them, and prints the table
+ *     --off A,B        without these faults           --shape JSON   with this shape of the cluster
+ *     --duration MS    simulated time under faults    --jobs N       processes (2)
+ *     --json           one document for programs
  */
 import { parseArgs } from "node:util";
-import { GroupSim, type SimResult } from "./group_sim.ts";
+import type { MutantName } from "../../kv/mutant.ts";
+import { runSeeds, type SeedReport } from "./campaign.ts";
+import { ClusterSim, type SimOptions } from "./cluster_sim.ts";
+import { describeFailure, failureOf, minimise } from "./failing_seed.ts";
+import { findMutants, listMutants, MUTANTS } from "./mutants.ts";
+import { FAULTS } from "./swarm.ts";
 
 const { values } = parseArgs({
   options: {
-    seeds: { type: "string", default: "100" },
+    seeds: { type: "string", default: "400" },
     start: { type: "string", default: "1" },
+    step: { type: "string", default: "1" },
+    jobs: { type: "string", default: "2" },
+    duration: { type: "string" },
+    off: { type: "string", default: "" },
+    shape: { type: "string", default: "{}" },
+    mutant: { type: "string" },
+    mutants: { type: "boolean", default: false },
+    "list-mutants": { type: "boolean", default: false },
     json: { type: "boolean", default: false },
+    worker: { type: "boolean", default: false },
   },
 });
 
-function wholeNumber(name: "seeds" | "start"): number {
-  const number = Number(values[name]);
-  if (Number.isSafeInteger(number) && number >= 1) return number;
-  console.error(`--${name} takes a whole number from 1 on, not "${values[name]}"`);
+function fail(message: string): never {
+  console.error(message);
   Deno.exit(2);
 }
 
-/** Every seed also draws the shape of the group. */
-export const shapeOf = (seed: number) => ({
-  seed,
-  replicas: seed % 4 === 3 ? 4 : 3,
-  minInSync: seed % 5 === 4 ? 1 : 2,
-});
-
-if (import.meta.main) {
-  const seeds = wholeNumber("seeds"), start = wholeNumber("start");
-  const totals: Record<string, number> = {};
-  const violations: { seed: number; message: string }[] = [];
-  const startedMs = performance.now();
-  for (let seed = start; seed < start + seeds; seed++) {
-    const sim = new GroupSim(shapeOf(seed));
-    try {
-      count(totals, sim.run());
-    } catch (error) {
-      const { message } = error as Error;
-      violations.push({ seed, message });
-      console.error(sim.trace.slice(-40).join("\n"));
-      console.error(`seed ${seed}: ${message}\nreplay: deno task sim --start ${seed} --seeds 1`);
-    }
-  }
-  const seconds = (performance.now() - startedMs) / 1000;
-  const simulatedSeconds = seeds * 40;
-  const perSecond = Math.round((totals.steps ?? 0) / seconds);
-  if (values.json) {
-    console.log(JSON.stringify({ seeds, start, seconds, simulatedSeconds, totals, violations }));
-  } else {
-    console.log(`${seeds} seeds from ${start}, ${violations.length} violations`);
-    for (const [name, value] of Object.entries(totals)) {
-      console.log(`  ${name.padEnd(12)} ${value}`);
-    }
-    console.log(
-      `${seconds.toFixed(1)} s: ${(simulatedSeconds / seconds).toFixed(0)} simulated seconds and ` +
-        `${perSecond} steps a second`,
-    );
-  }
-  Deno.exit(violations.length === 0 ? 0 : 1);
+function wholeNumber(name: "seeds" | "start" | "step" | "jobs" | "duration"): number {
+  const number = Number(values[name]);
+  if (Number.isSafeInteger(number) && number >= 1) return number;
+  fail(`--${name} takes a whole number from 1 on, not "${values[name]}"`);
 }
 
-function count(totals: Record<string, number>, result: SimResult): void {
-  for (const [name, value] of Object.entries(result)) {
-    if (typeof value === "number") totals[name] = (totals[name] ?? 0) + value;
+function baseOptions(): Omit<SimOptions, "seed"> {
+  const off = values.off.split(",").filter((name) => name !== "");
+  const unknown = off.find((name) => !(FAULTS as readonly string[]).includes(name));
+  if (unknown !== undefined) fail(`No fault "${unknown}"; there are ${FAULTS.join(", ")}`);
+  const { mutant } = values;
+  if (mutant !== undefined && !Object.hasOwn(MUTANTS, mutant)) {
+    fail(`No mutant "${mutant}"; --list-mutants names them`);
   }
+  let shape: SimOptions["shape"];
+  try {
+    shape = JSON.parse(values.shape);
+  } catch {
+    fail(`--shape takes JSON, not "${values.shape}"`);
+  }
+  return {
+    off,
+    mutant: (mutant ?? null) as MutantName | null,
+    ...(Object.keys(shape!).length > 0 ? { shape: shape! } : {}),
+    ...(values.duration === undefined ? {} : { durationMs: wholeNumber("duration") }),
+  };
+}
+
+/** One line of JSON for each seed, for the process that started this one. */
+async function work(): Promise<void> {
+  const options = baseOptions(), start = wholeNumber("start"), step = wholeNumber("step");
+  for (let i = 0; i < wholeNumber("seeds"); i++) {
+    const seed = start + i * step;
+    let report: SeedReport;
+    try {
+      const result = await new ClusterSim({ ...options, seed }).run();
+      report = { seed, result, message: null };
+    } catch (error) {
+      report = { seed, result: null, message: (error as Error).message };
+    }
+    console.log(JSON.stringify(report));
+  }
+}
+
+async function campaign(): Promise<void> {
+  const options = baseOptions(), seeds = wholeNumber("seeds"), start = wholeNumber("start");
+  const totals: Record<string, number> = {};
+  const hashes: Record<number, string> = {};
+  const broken: SeedReport[] = [];
+  let simulatedMs = 0;
+  const startedMs = performance.now();
+  const { off, shape, mutant, durationMs } = options;
+  await runSeeds({
+    start,
+    seeds,
+    processes: wholeNumber("jobs"),
+    args: [
+      ...(off!.length > 0 ? ["--off", off!.join(",")] : []),
+      ...(shape === undefined ? [] : ["--shape", JSON.stringify(shape)]),
+      ...(mutant == null ? [] : ["--mutant", mutant]),
+      ...(durationMs === undefined ? [] : ["--duration", String(durationMs)]),
+    ],
+    onSeed: (report) => {
+      const { seed, result, message } = report;
+      if (result === null) {
+        broken.push(report);
+        console.error(`seed ${seed}: ${message}`);
+        return;
+      }
+      hashes[seed] = result.traceHash;
+      simulatedMs += result.simulatedMs;
+      for (const [name, value] of Object.entries(result.counts)) {
+        totals[name] = (totals[name] ?? 0) + value;
+      }
+    },
+  });
+  const seconds = (performance.now() - startedMs) / 1000;
+  broken.sort((a, b) => a.seed - b.seed);
+  const simulatedSeconds = simulatedMs / 1000;
+  if (values.json) {
+    const violations = broken.map(({ seed, message }) => ({ seed, message }));
+    console.log(
+      JSON.stringify({ seeds, start, seconds, simulatedSeconds, totals, hashes, violations }),
+    );
+  } else {
+    console.log(`${seeds} seeds from ${start}, ${broken.length} violations`);
+    for (const [name, value] of Object.entries(totals).sort()) {
+      console.log(`  ${name.padEnd(18)} ${value}`);
+    }
+    if (seeds === 1 && hashes[start] !== undefined) console.log(`trace hash ${hashes[start]}`);
+    console.log(
+      `${seconds.toFixed(1)} s: ${(simulatedSeconds / seconds).toFixed(0)} simulated seconds and ` +
+        `${Math.round((totals.steps ?? 0) / seconds)} steps a second`,
+    );
+  }
+  const [first] = broken;
+  if (first !== undefined) {
+    const failure = await failureOf({ ...options, seed: first.seed });
+    if (failure === null) {
+      console.error(`seed ${first.seed} broke a promise once and not again: not deterministic`);
+    } else console.error(describeFailure(seeds === 1 ? failure : await minimise(failure)));
+  }
+  Deno.exit(broken.length === 0 ? 0 : 1);
+}
+
+if (import.meta.main) {
+  if (values.worker) await work();
+  else if (values["list-mutants"]) console.log(listMutants());
+  else if (values.mutants) Deno.exit(await findMutants(wholeNumber("seeds")) ? 0 : 1);
+  else await campaign();
 }

@@ -1,0 +1,783 @@
+/**
+ * A whole cluster in one process, on a seeded clock, network, disk and metadata store.
+ *
+ * The code under test is the real one: `Backend` with its replicas, log, recovery and large values
+ * (roles/backend.ts), `CoordinatorShell` with `Coordinator` (roles/coordinator.ts), `KvClient` with its
+ * retries. Simulated are what they stand on: time (virtual_time.ts), processes and their clocks
+ * (sim_process.ts), the network (sim_net.ts), files (kv/disk/sim_disk.ts), checkpoints, which are
+ * written at once or not at all (sim_checkpoints.ts; SQLite is not run), and the coordinator's records
+ * (sim_metadata.ts). Faults come from nemesis.ts, drawn by swarm.ts.
+ *
+ * Checked after every step: S1 (who could be elected holds everything committed, on disk), S2 and S4
+ * (one sequence of commits), and the assertions within the code; with every answer: S3 and
+ * exactly-once (oracle.ts); at the end: S5 (all serve and agree again within their time) and
+ * linearizability of every row, by a checker that knows nothing of the store (tests/checkers/).
+ *
+ * A run is a function of its seed and its options: the same gives the same trace. Start at
+ * {@link ClusterSim.run}.
+ */
+import { crc32 } from "node:zlib";
+import { KvClient } from "../../kv/client.ts";
+import { DiskFailedError } from "../../kv/disk/disk.ts";
+import { CorruptionError } from "../../kv/errors.ts";
+import { armMutant, type MutantName } from "../../kv/mutant.ts";
+import { ClusterConfig, type GroupPlan, planGroups } from "../../proto/cluster_config.ts";
+import { backendConversation, coordinatorConversation } from "../../proto/control.ts";
+import { type GroupId, groupId, incarnation, lsn as toLsn, storeId } from "../../proto/ids.ts";
+import type { GroupConfig, Member } from "../../proto/replication.ts";
+import { transferConversation } from "../../proto/transfer.ts";
+import { Backend, type BackendParts } from "../../roles/backend.ts";
+import type { GroupShell } from "../../roles/backend_group.ts";
+import { CoordinatorShell } from "../../roles/coordinator.ts";
+import { Metrics, type ProcessReadings } from "../../roles/metrics.ts";
+import { RpcTransport } from "../../roles/kv_connection.ts";
+import type { PeerLinks } from "../../roles/peers.ts";
+import type { RoleContext } from "../../roles/role_context.ts";
+import { HistoryRecorder } from "../checkers/history.ts";
+import { checkLinearizability } from "../checkers/linearizability.ts";
+import { Nemesis } from "./nemesis.ts";
+import { GroupOracle } from "./oracle.ts";
+import { SeededRandom } from "./seeded_random.ts";
+import { blobsIn } from "./sim_checkpoints.ts";
+import { probe, SimClient, type SimRow } from "./sim_clients.ts";
+import { MetadataFault, SimMetadata } from "./sim_metadata.ts";
+import { SimNet } from "./sim_net.ts";
+import { SimNode } from "./sim_node.ts";
+import { ProcessEnded, SimClock, SimProcess } from "./sim_process.ts";
+import { drawSwarm, type Swarm, type SwarmShape } from "./swarm.ts";
+import { SimViolation } from "./violation.ts";
+import { VirtualTime, withoutRealWorld } from "./virtual_time.ts";
+
+export interface SimOptions {
+  readonly seed: number;
+  /** Simulated milliseconds under faults; then comes quiet until all is well again. */
+  readonly durationMs?: number;
+  /** Faults that this run does without. */
+  readonly off?: readonly string[];
+  readonly shape?: Partial<SwarmShape>;
+  readonly mutant?: MutantName | null;
+}
+
+export interface SimResult {
+  readonly seed: number;
+  readonly traceHash: string;
+  readonly simulatedMs: number;
+  readonly counts: Readonly<Record<string, number>>;
+}
+
+export const DURATION_MS = 50_000;
+/** S5: so long after the last fault every group takes writes again, and so long all are equal. */
+const WRITABLE_WITHIN_MS = 10_000;
+const EQUAL_WITHIN_MS = 30_000;
+const GENERATION_MS = 6_000;
+const COORDINATOR = "coordinator/0";
+const TRACE_LINES = 400;
+const CHECKER_STEPS = 300_000;
+
+export class ClusterSim {
+  readonly time = new VirtualTime();
+  readonly swarm: Swarm;
+  readonly net: SimNet;
+  readonly metadata: SimMetadata;
+  readonly nodes: readonly SimNode[];
+  readonly plans: readonly GroupPlan[];
+  /** Stores whose disk is gone for good, or damaged: nothing can be asked of them. */
+  readonly lostStores = new Set<string>();
+  readonly counts: Record<string, number> = {};
+  coordinator: SimProcess | null = null;
+  #coordinatorShell: CoordinatorShell | null = null;
+  isQuiet = false;
+  readonly #seed: number;
+  readonly #durationMs: number;
+  readonly #mutant: MutantName | null;
+  readonly #config: ClusterConfig;
+  readonly #oracles = new Map<number, GroupOracle>();
+  readonly #recorder: HistoryRecorder;
+  readonly #supervisor: SimProcess;
+  readonly #links: PeerLinks;
+  #clients: SimClient[] = [];
+  #clientCount = 0;
+  #nameCount = 0;
+  #processCount = 0;
+  #violation: Error | null = null;
+  #touched = new Set<SimProcess>();
+  readonly #trace: string[] = [];
+  #traceHash = 0;
+  #nemesis: Nemesis | null = null;
+  #epochs = new Map<GroupId, number>();
+  #finished = false;
+
+  constructor(options: SimOptions) {
+    const { seed, durationMs = DURATION_MS, mutant = null } = options;
+    this.#seed = seed;
+    this.#durationMs = durationMs;
+    this.#mutant = mutant;
+    this.swarm = drawSwarm(seed, options);
+    const { shape } = this.swarm;
+    this.net = new SimNet(this.time, this.random("net"));
+    this.#config = clusterConfig(shape);
+    this.plans = planGroups(this.#config);
+    for (const { id, startKey, endKey } of this.plans) {
+      const { row_max_bytes: rowBytesMax } = this.#config.store;
+      const range = { startKey, endKey };
+      this.#oracles.set(id, new GroupOracle({ rowBytesMax, range, mutant }));
+    }
+    this.#recorder = new HistoryRecorder({ nowNs: () => this.time.nowMs * 1e6 });
+    this.metadata = new SimMetadata({
+      random: this.random("metadata"),
+      onSwap: (config, before) => this.#onSwap(config, before),
+    });
+    const clocks = this.random("clocks");
+    this.nodes = Array.from({ length: shape.backends }, (_, id) => {
+      const clock = new SimClock(this.time, clocks.integer(1_000_000));
+      // Up to 1 % too fast or too slow, the bound that leases are made for.
+      clock.rate = 1 + this.swarm.strength["clock-rate"] * 0.02 * (clocks.next() - 0.5);
+      return new SimNode(id, { clock, random: this.random(`disk ${id}`) });
+    });
+    this.#supervisor = this.startProcess("supervisor/0");
+    this.#links = this.net.links(this.#supervisor, COORDINATOR);
+  }
+
+  /** @throws {SimViolation} a promise was broken; `trace` tells what came before */
+  async run(): Promise<SimResult> {
+    const onRejection = (event: PromiseRejectionEvent) => {
+      event.preventDefault();
+      if (!(event.reason instanceof ProcessEnded)) this.violate(event.reason);
+    };
+    globalThis.addEventListener("unhandledrejection", onRejection);
+    armMutant(this.#mutant);
+    try {
+      await withoutRealWorld(this.time, () => this.#simulate());
+      if (this.#violation !== null) throw this.#violation;
+      return {
+        seed: this.#seed,
+        traceHash: this.traceHash,
+        simulatedMs: this.time.nowMs,
+        counts: { ...this.counts, steps: this.time.steps, messages: this.net.messageCount },
+      };
+    } finally {
+      armMutant(null);
+      globalThis.removeEventListener("unhandledrejection", onRejection);
+    }
+  }
+
+  /** The last lines of what happened. */
+  get trace(): readonly string[] {
+    return this.#trace;
+  }
+
+  get traceHash(): string {
+    const all = `${this.#traceHash} ${this.time.steps} ${this.net.messageCount}`;
+    return crc32(all).toString(16).padStart(8, "0");
+  }
+
+  /** A generator of its own for everything that rolls dice, so that none disturbs another. */
+  random(purpose: string): SeededRandom {
+    return new SeededRandom(crc32(`${this.#seed} ${purpose}`));
+  }
+
+  note(text: string): void {
+    const line = `${this.time.nowMs.toFixed(3)} ${text}`;
+    this.#traceHash = crc32(line, this.#traceHash);
+    this.#trace.push(line);
+    if (this.#trace.length > 2 * TRACE_LINES) this.#trace.splice(0, TRACE_LINES);
+  }
+
+  count(what: string, by = 1): void {
+    this.counts[what] = (this.counts[what] ?? 0) + by;
+  }
+
+  violate(error: unknown): void {
+    if (this.#violation !== null) return;
+    this.#violation = error instanceof SimViolation
+      ? error
+      : new SimViolation(String((error as Error)?.stack ?? error));
+    this.note(`VIOLATION ${this.#violation.message}`);
+  }
+
+  oracle(gid: number): GroupOracle {
+    return this.#oracles.get(gid)!;
+  }
+
+  // ----------------------------------------------------------------------------- a run
+
+  async #simulate(): Promise<void> {
+    this.startCoordinator();
+    for (const node of this.nodes) this.boot(node);
+    for (let i = 0; i < this.swarm.shape.clients; i++) this.startClient();
+    this.#startProber();
+    const nemesis = this.#nemesis = new Nemesis(this);
+    nemesis.start();
+    await this.#runUntil(this.#durationMs, () => false);
+    if (this.#violation !== null) return;
+    this.isQuiet = true;
+    this.note("quiet");
+    nemesis.stop();
+    const quietMs = this.time.nowMs;
+    this.#proveWritable(quietMs);
+    await this.#runUntil(quietMs + EQUAL_WITHIN_MS, () => this.#finished && this.#allEqual());
+    if (this.#violation !== null) return;
+    try {
+      this.#checkEnd();
+    } catch (error) {
+      this.violate(error);
+    }
+  }
+
+  async #runUntil(endMs: number, isDone: () => boolean): Promise<void> {
+    await this.time.runUntil(endMs, () => {
+      try {
+        this.#checkStep();
+      } catch (error) {
+        this.violate(error);
+      }
+      return this.#violation !== null || isDone();
+    });
+  }
+
+  /** Every group takes a write in time; then the clients stop, so that the replicas can settle. */
+  #proveWritable(quietMs: number): void {
+    const proofs = this.plans.map(async ({ id, startKey }) => {
+      const client = this.startClient({ sessions: false });
+      while (!await client.writeOnce({ row: `${startKey}a-last`, gid: id })) {
+        if (this.time.nowMs > quietMs + WRITABLE_WITHIN_MS) {
+          this.violate(
+            new SimViolation(`S5: group ${id} takes no writes 10 s after the last fault`),
+          );
+          return;
+        }
+      }
+    });
+    void Promise.all(proofs).then(() => {
+      for (const client of this.#clients) client.stop();
+      this.#finished = true;
+    });
+  }
+
+  startProcess(name: string, clock = new SimClock(this.time, 0)): SimProcess {
+    return new SimProcess({
+      name,
+      time: this.time,
+      clock,
+      seed: crc32(`${this.#seed} process ${++this.#processCount}`),
+      onTurn: (process) => this.#touched.add(process),
+      onLog: (process, level, event, fields) => {
+        if (level === "debug") return;
+        this.note(`${process.name} ${event} ${JSON.stringify(fields ?? {})}`.slice(0, 300));
+      },
+      onFatal: (process, error) => this.#onFatal(process, error),
+    });
+  }
+
+  #onFatal(process: SimProcess, error: unknown): void {
+    this.note(`${process.name} ends: ${error}`);
+    const node = this.nodes.find((item) => item.process === process);
+    if (node === undefined) {
+      if (process.name === COORDINATOR && error instanceof MetadataFault) {
+        if (process === this.coordinator) this.coordinatorEnded(200);
+        return;
+      }
+      return this.violate(error);
+    }
+    const isDiskError = error instanceof DiskFailedError ||
+      error instanceof Error && "code" in error && error.code === "EIO";
+    const expected = isDiskError && node.hasSyncError ||
+      error instanceof CorruptionError && node.isDamaged;
+    if (!expected) return this.violate(error);
+    node.hasSyncError = false;
+    this.nodeEnded(node, { powerLoss: false, downMs: 300 });
+  }
+
+  // --------------------------------------------------------------------------- backends
+
+  boot(node: SimNode): void {
+    node.boots += 1;
+    node.bootAtMs = Infinity;
+    node.spawnId = `${node.store}-${node.boots}`;
+    node.backend = null;
+    const process = this.startProcess(node.name, node.clock);
+    node.process = process;
+    this.count("starts");
+    this.note(`${node.name} starts, ${node.spawnId}`);
+    process.enter(() => void this.#open(node, process));
+  }
+
+  async #open(node: SimNode, process: SimProcess): Promise<void> {
+    const self = {
+      node: node.id,
+      store: storeId(node.store),
+      inc: incarnation(node.boots),
+    };
+    const parts = this.#partsOf(node, process);
+    let backend: Backend;
+    try {
+      backend = await Backend.open(this.#contextOf(process, node.spawnId), self, parts);
+    } catch (error) {
+      if (error instanceof ProcessEnded) return;
+      process.env.fatal(error);
+    }
+    node.backend = backend;
+    if (node.isDamaged) {
+      // What was flipped mattered to nobody; S1 is looked at anew.
+      node.isDamaged = false;
+      this.lostStores.delete(node.store);
+    }
+    this.#checkRecovered(node, backend);
+    this.net.listen(process, backend.services);
+    backend.start();
+  }
+
+  #contextOf(process: SimProcess, spawnId: string): RoleContext {
+    const [role, id] = process.name.split("/");
+    return {
+      config: this.#config,
+      node: this.#config.node.find((node) => node.role === role && node.id === Number(id))!,
+      dataDir: "data",
+      clusterDir: "",
+      secret: new Uint8Array(32),
+      clusterId: "simulated",
+      spawnId,
+      env: process.env,
+    };
+  }
+
+  #partsOf(node: SimNode, process: SimProcess): BackendParts {
+    const { segmentBytes, keepBytes } = this.swarm.shape;
+    const takeTime = () => node.takeTime();
+    return {
+      disk: node.disk,
+      log: { segmentBytes, keepBytes },
+      metrics: new Metrics(NO_READINGS),
+      peers: this.net.links(process, COORDINATOR),
+      openStore: (gid) => node.checkpoints.open(gid, takeTime),
+      closeStores: () => Promise.resolve(),
+      keepDiverged: (_, lines) => {
+        this.count("entriesCut", lines.split("\n").length - 1);
+        return Promise.resolve();
+      },
+      fetchSnapshot: (options) => this.#fetchSnapshot(node, options),
+    };
+  }
+
+  /** As roles/snapshot_transfer.ts, but the copy itself comes over by hand. */
+  async #fetchSnapshot(
+    node: SimNode,
+    { group, from, peers, blobs, openStore, env }: Parameters<BackendParts["fetchSnapshot"]>[0],
+  ): Promise<void> {
+    const { gid } = group;
+    const peer = peers.of("backend", from, "bulk");
+    const opened = await peer.call(transferConversation, "open", { gid }, undefined, {
+      timeoutMs: 5_000,
+    });
+    const { lsn, token } = opened.body;
+    const copy = this.nodes[from]!.checkpoints.copyOf(gid, toLsn(lsn));
+    if (copy === undefined) throw new Error("the checkpoint is no longer kept");
+    await env.sleep(20 + env.random() * 300);
+    peer.call(transferConversation, "close", { token }).catch(() => {});
+    for (const blob of blobsIn(copy)) {
+      if (await blobs.has(blob)) continue;
+      const answer = await peer.call(transferConversation, "blob", { gid, blob });
+      if (answer.body.found) await blobs.put(blob, answer.payload);
+    }
+    await group.install(() => {
+      node.checkpoints.install(gid, copy);
+      return Promise.resolve(openStore());
+    });
+    this.count("snapshots");
+  }
+
+  /** Kills the process, or takes the power of its machine. */
+  crash(node: SimNode, options: { powerLoss: boolean; downMs: number }): void {
+    if (!node.isUp) return;
+    this.note(`${node.name} ${options.powerLoss ? "loses its power" : "is killed"}`);
+    this.count(options.powerLoss ? "powerLosses" : "kills");
+    node.process!.end();
+    this.nodeEnded(node, options);
+  }
+
+  nodeEnded(node: SimNode, { powerLoss, downMs }: { powerLoss: boolean; downMs: number }): void {
+    const process = node.process!, { spawnId } = node;
+    this.net.gone(process);
+    node.stopDisk(powerLoss);
+    node.process = null;
+    node.backend = null;
+    // A power loss ends what ailed the disk; otherwise the next process meets it.
+    if (powerLoss) node.hasSyncError = false;
+    const random = this.random(`end ${spawnId}`);
+    // The supervisor sees its child end; nobody sees a machine go.
+    if (!powerLoss && random.chance(0.7)) {
+      this.time.after(random.next() * 30, () => {
+        const body = { node: node.name, spawn: spawnId };
+        this.#links.coordinator.call(coordinatorConversation, "exited", body).catch(() => {});
+      });
+    }
+    this.bootIn(node, downMs);
+  }
+
+  bootIn(node: SimNode, ms: number): void {
+    node.bootAtMs = this.time.nowMs + ms;
+    this.time.after(ms, () => {
+      if (node.isUp || this.time.nowMs < node.bootAtMs) return;
+      // A log that refuses to be read is replaced by its operator.
+      if (node.isDamaged) node.replaceDisk();
+      this.boot(node);
+    });
+  }
+
+  /** A planned restart: hands over first, and leaves a clean log behind. */
+  drain(node: SimNode): void {
+    const { process, backend } = node;
+    if (backend === null || process === null) return;
+    this.note(`${node.name} drains`);
+    this.count("drains");
+    process.enter(() => {
+      void (async () => {
+        // In the order of `runBackend`.
+        await backend.stop("drain");
+        this.net.unlisten(process);
+        await backend.close();
+        if (!process.alive) return;
+        process.end();
+        this.nodeEnded(node, { powerLoss: false, downMs: 50 });
+      })();
+    });
+  }
+
+  // ------------------------------------------------------------------------ coordinator
+
+  startCoordinator(): void {
+    const process = this.startProcess(COORDINATOR);
+    this.coordinator = process;
+    this.count("coordinatorStarts");
+    process.enter(() => {
+      try {
+        const shell = new CoordinatorShell(
+          this.#contextOf(process, `coordinator-${this.#processCount}`),
+          { metadata: this.metadata, peers: this.net.links(process, COORDINATOR) },
+        );
+        this.#coordinatorShell = shell;
+        this.net.listen(process, shell.services);
+        shell.start();
+      } catch (error) {
+        process.env.fatal(error);
+      }
+    });
+  }
+
+  crashCoordinator(downMs: number): void {
+    if (this.coordinator?.alive !== true) return;
+    this.note("the coordinator is killed");
+    this.coordinator.end();
+    this.coordinatorEnded(downMs);
+  }
+
+  coordinatorEnded(downMs: number): void {
+    const ended = this.coordinator!;
+    this.net.gone(ended);
+    this.time.after(downMs, () => {
+      if (this.coordinator === ended) this.startCoordinator();
+    });
+  }
+
+  /**
+   * Another coordinator takes over while the first believes, for so long, that it is still in office.
+   * Records that the other one changes look to each as if its own had gone back in time, so who is
+   * left in the end reads them anew.
+   */
+  supplantCoordinator(overlapMs: number): void {
+    const first = this.coordinator;
+    if (first?.alive !== true) return;
+    this.note("a second coordinator starts");
+    this.startCoordinator();
+    const second = this.coordinator;
+    this.time.after(overlapMs, () => {
+      first.end();
+      this.net.gone(first);
+      if (this.coordinator === second) this.crashCoordinator(1);
+    });
+  }
+
+  #onSwap(config: GroupConfig, before: GroupConfig | undefined): void {
+    const highest = this.#epochs.get(config.gid) ?? 0;
+    if (config.epoch <= highest) {
+      throw new SimViolation(
+        `B6: group ${config.gid} gets epoch ${config.epoch} after epoch ${highest}`,
+      );
+    }
+    this.#epochs.set(config.gid, config.epoch);
+    this.count("configurations");
+    if (before?.reign !== config.reign) this.count("elections");
+    const ids = (members: readonly Member[]) => members.map(({ node }) => node).join("");
+    this.note(
+      `group ${config.gid} epoch ${config.epoch} reign ${config.reign} p${config.primary.node} ` +
+        `in sync ${ids(config.inSync)} eligible ${ids(config.eligible)}: ${config.reason}`,
+    );
+    this.#nemesis?.onSwap(config);
+  }
+
+  // ---------------------------------------------------------------------------- clients
+
+  startClient({ sessions = true } = {}): SimClient {
+    const id = this.#clientCount++;
+    const clock = new SimClock(this.time, 0);
+    const process = this.startProcess(`client/${id}`, clock);
+    const links = this.net.links(process, COORDINATOR);
+    const transport = new RpcTransport({ config: this.#config }, links);
+    const client = new SimClient({
+      process,
+      kv: new KvClient({ env: process.env, transport }),
+      recorder: this.#recorder,
+      random: this.random(`client ${id}`),
+      shape: { ...this.swarm.shape, largeValues: this.swarm.strength["large-values"] > 0 },
+      rows: () => this.#rows(),
+      oracle: (gid) => this.oracle(gid),
+      nextName: () => `op${++this.#nameCount}`,
+      onAnswer: (kind) => this.count(kind),
+      onViolation: (error) => this.violate(error),
+    });
+    if (!sessions) return client;
+    this.#clients.push(client);
+    client.start();
+    return client;
+  }
+
+  /** One client goes in the middle of everything, and another comes. */
+  replaceClient(index: number): void {
+    const client = this.#clients[index];
+    if (client === undefined) return;
+    this.note(`client ${index} is killed`);
+    client.kill();
+    this.#clients.splice(index, 1);
+    this.startClient();
+  }
+
+  #startProber(): void {
+    const process = this.startProcess("client/prober");
+    void probe({
+      process,
+      links: this.net.links(process, COORDINATOR),
+      random: this.random("prober"),
+      everyMs: this.swarm.shape.probeMs,
+      nodes: () => this.nodes.map((node) => node.id),
+      rows: () => this.#rows(),
+      oracle: (gid) => this.oracle(gid),
+      onRead: () => this.count("probes"),
+      onViolation: (error) => this.violate(error),
+    });
+  }
+
+  /** New rows every few seconds, so that none grows out of what a checker can judge. */
+  #rows(): readonly SimRow[] {
+    const generation = Math.floor(this.time.nowMs / GENERATION_MS);
+    return this.plans.flatMap(({ id, startKey }) =>
+      Array.from({ length: this.swarm.shape.rowsPerGroup }, (_, i) => ({
+        row: `${startKey}${String.fromCharCode(97 + generation)}-${i}`,
+        gid: id,
+      }))
+    );
+  }
+
+  // ----------------------------------------------------------------------------- checks
+
+  #checkStep(): void {
+    for (const node of this.nodes) {
+      if (node.backend === null || !this.#touched.has(node.process!)) continue;
+      for (const [gid, group] of node.backend.groups) this.#observe(node, gid, group);
+    }
+    this.#touched.clear();
+    for (const { id } of this.plans) this.#checkS1(groupId(id));
+  }
+
+  readonly #seenCommit = new Map<string, { shell: GroupShell; lsn: number }>();
+
+  #observe(node: SimNode, gid: GroupId, group: GroupShell): void {
+    const { replica } = group, oracle = this.oracle(gid);
+    const key = `${node.name} ${gid}`;
+    const { commitLsn, durableLsn } = replica.progress;
+    node.durable.set(gid, durableLsn);
+    let seen = this.#seenCommit.get(key);
+    if (seen?.shell !== group) this.#seenCommit.set(key, seen = { shell: group, lsn: 0 });
+    for (let lsn = seen.lsn + 1; lsn <= commitLsn; lsn++) {
+      const entry = replica.entryAt(toLsn(lsn));
+      // Part of a checkpoint by now, so it was seen when it was committed.
+      if (entry === undefined) continue;
+      if (!oracle.commit(entry, node.name)) continue;
+      this.note(`group ${gid} commits ${lsn} of epoch ${entry.epoch} at ${node.name}`);
+      this.count("commits");
+    }
+    seen.lsn = commitLsn;
+    if (group.problem !== null) throw new SimViolation(`A7: ${node.name}: ${group.problem}`);
+  }
+
+  /** Whoever could be elected has everything that was committed, on disk. */
+  #checkS1(gid: GroupId): void {
+    const config = this.metadata.record(gid);
+    if (config === undefined || this.metadata.isRolledBack) return;
+    const committed = this.oracle(gid).length;
+    for (const members of [config.inSync, config.eligible]) {
+      for (const { node: id, store } of members) {
+        const node = this.nodes[id]!;
+        const durable = node.store === store ? node.durable.get(gid) ?? 0 : 0;
+        if (durable >= committed || this.lostStores.has(store)) continue;
+        throw new SimViolation(
+          `S1: ${node.name} could be elected in group ${gid} at epoch ${config.epoch}, but has ` +
+            `only ${durable} of ${committed} committed entries on disk`,
+        );
+      }
+    }
+  }
+
+  /** What a restarted replica has agrees with what was committed, if it may be elected. */
+  #checkRecovered(node: SimNode, backend: Backend): void {
+    for (const [gid, { replica }] of backend.groups) {
+      const { lastLsn } = replica.progress, oracle = this.oracle(gid);
+      node.durable.set(gid, replica.progress.durableLsn);
+      const config = this.metadata.record(gid);
+      const electable = [...config?.inSync ?? [], ...config?.eligible ?? []]
+        .some((member) => member.store === node.store);
+      if (!electable || this.metadata.isRolledBack) continue;
+      const { history } = replica;
+      for (const [i, { epoch, firstLsn }] of history.entries()) {
+        const end = Math.min((history[i + 1]?.firstLsn ?? lastLsn + 1) - 1, oracle.length);
+        for (let lsn: number = firstLsn; lsn <= end; lsn++) {
+          if (oracle.epochAt(lsn) === epoch) continue;
+          this.violate(
+            new SimViolation(
+              `S1: ${node.name} starts with an entry of epoch ${epoch} at ${lsn} of group ${gid}, ` +
+                `where epoch ${oracle.epochAt(lsn)} was committed`,
+            ),
+          );
+        }
+      }
+    }
+  }
+
+  #allEqual(): boolean {
+    return this.plans.every(({ id, members }) => {
+      const config = this.metadata.record(groupId(id));
+      if (config?.inSync.length !== members.length) return false;
+      const { length } = this.oracle(id);
+      return members.every((member) =>
+        this.nodes[member]!.backend?.groups.get(groupId(id))?.replica.state.appliedLsn === length
+      );
+    });
+  }
+
+  #checkEnd(): void {
+    if (!this.#allEqual()) {
+      throw new SimViolation(`S5: 30 s after the last fault ${this.#lagging()}`);
+    }
+    for (const { id, members } of this.plans) {
+      const oracle = this.oracle(id);
+      oracle.checkAnswers();
+      for (const member of members) {
+        const node = this.nodes[member]!;
+        oracle.checkReplica(node.backend!.groups.get(groupId(id))!.replica.state, node.name);
+      }
+    }
+    const verdict = checkLinearizability(this.#recorder.operations, {
+      stepsPerRow: CHECKER_STEPS,
+    });
+    this.count("rows", verdict.rows);
+    this.count("rowsUndecided", verdict.undecidedRows.length);
+    if (verdict.valid === false) throw new SimViolation(`R2: ${verdict.problems.join("\n")}`);
+  }
+
+  #lagging(): string {
+    return this.plans.map(({ id, members }) => {
+      const config = this.metadata.record(groupId(id));
+      const states = members.map((member) => {
+        const replica = this.nodes[member]!.backend?.groups.get(groupId(id))?.replica;
+        return `${member}: ${replica === undefined ? "down" : JSON.stringify(replica.progress)}`;
+      });
+      return `group ${id} of ${this.oracle(id).length} entries has ` +
+        `${config?.inSync.length} of ${members.length} in sync\n${states.join("\n")}`;
+    }).join("\n");
+  }
+
+  /** For the nemesis: the node that leads the group by the records. */
+  primaryOf(gid: number): SimNode | null {
+    const config = this.metadata.record(groupId(gid));
+    return config === undefined ? null : this.nodes[config.primary.node]!;
+  }
+
+  recordOf(gid: number): GroupConfig | undefined {
+    return this.metadata.record(groupId(gid));
+  }
+
+  /** Whether a node that is up has taken over the newest configuration of the group. */
+  isAdopted(gid: number): boolean {
+    const epoch = this.recordOf(gid)?.epoch;
+    return this.nodes.some((node) =>
+      node.backend?.groups.get(groupId(gid))?.replica.epoch === epoch
+    );
+  }
+
+  /** B6: the coordinator says of every group whose record is too old that it will not touch it. */
+  checkRollBackNoticed(): void {
+    const shell = this.#coordinatorShell;
+    if (this.coordinator?.alive !== true || shell === null) return;
+    const noticed = new Set<number>();
+    for (const { gid, rolledBack } of shell.groups()) if (rolledBack) noticed.add(gid);
+    for (const { id } of this.plans) {
+      const epoch = this.recordOf(id)?.epoch ?? 0;
+      const newest = Math.max(
+        ...this.nodes.map((node) => node.backend?.groups.get(groupId(id))?.replica.epoch ?? 0),
+      );
+      if (newest > epoch && !noticed.has(id)) {
+        this.violate(
+          new SimViolation(
+            `B6: nobody notices that the record of group ${id} is at epoch ${epoch} ` +
+              `while a node is at ${newest}`,
+          ),
+        );
+      }
+    }
+  }
+
+  /** For the nemesis: tells a primary to hand over, as an operator may. */
+  handOver(gid: number, to: number | null): void {
+    const primary = this.primaryOf(gid);
+    if (primary === null || to === null) return;
+    this.#links.of("backend", primary.id)
+      .send(backendConversation, "handOver", { gid: groupId(gid), to: this.nodes[to]!.id });
+  }
+}
+
+/** How a process fares on the real machine is not part of the simulation. */
+const NO_READINGS: ProcessReadings = {
+  startedMs: 0,
+  cpuSeconds: () => 0,
+  memoryBytes: () => 0,
+  cpuShare: () => 0,
+  loopDelayMs: () => 0,
+  close: () => {},
+};
+
+function clusterConfig(shape: SwarmShape): ClusterConfig {
+  const backends = Array.from({ length: shape.backends }, (_, id) => ({
+    role: "backend" as const,
+    id,
+    port: 10_000 + id,
+  }));
+  const config = ClusterConfig.parse({
+    node: [{ role: "coordinator", id: 0, port: 9_999 }, ...backends],
+    store: { replicas: shape.replicas, min_in_sync: shape.minInSync },
+  });
+  // Odd settings, beyond what an operator may ask for.
+  return {
+    ...config,
+    store: {
+      ...config.store,
+      split_keys: Array.from({ length: shape.groups - 1 }, (_, i) => "mt"[i]!),
+      read_mode: shape.readMode,
+      heartbeat_ms: shape.heartbeatMs,
+      lease_ms: shape.leaseMs,
+      grace_ms: shape.graceMs,
+      ack_timeout_ms: shape.ackTimeoutMs,
+      cold_start_wait_ms: shape.coldStartWaitMs,
+      checkpoint_dirty_bytes: shape.checkpointBytes,
+      checkpoint_log_bytes: shape.checkpointBytes,
+    },
+  };
+}

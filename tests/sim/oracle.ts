@@ -1,0 +1,261 @@
+/**
+ * What one group must have done, from the sequence of entries that it committed: the state after each
+ * of them, and what became of every operation.
+ *
+ * The first replica to commit a position says what lies there; every other one has to agree (S2, S4).
+ * The entries are executed once more here, by a state machine without deliberate bugs. Clients'
+ * answers are then held against it: a write happened at one position between its call and its
+ * answer, and at one only; a read shows the state as of one position between its call and its answer.
+ * That is linearizability with the order of writes given, so it can be checked at once and in full.
+ */
+import type { StoredCell } from "../../kv/cell_store.ts";
+import { type Command, decodeCommand, rowOpsOf } from "../../kv/command.ts";
+import { GroupState } from "../../kv/group_state.ts";
+import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
+import { armMutant, type MutantName } from "../../kv/mutant.ts";
+import type { KeyRange } from "../../kv/tablets.ts";
+import type { LogEntry } from "../../kv/replica_log.ts";
+import type { RequestOutcome } from "../../kv/outcome.ts";
+import { crc32 } from "node:zlib";
+import { type Lsn, lsn as toLsn } from "../../proto/ids.ts";
+import { SimViolation } from "./violation.ts";
+
+/** Every write puts its own name here, so that its executions can be counted. */
+export const NAME_COLUMN = "~op";
+
+interface CellChange {
+  readonly lsn: number;
+  /** Null: absent from here on. */
+  readonly cell: { readonly version: number; readonly crc: number; readonly size: number } | null;
+}
+
+/** A cell as a client was shown it. */
+export interface SeenCell {
+  readonly row: string;
+  readonly column: string;
+  readonly version: number;
+  readonly crc: number;
+}
+
+interface Execution {
+  readonly lsn: number;
+  readonly outcome: RequestOutcome;
+}
+
+/** What a client was told about a write. */
+export type WriteAnswer =
+  | { readonly kind: "applied"; readonly version: number; readonly numbers: readonly number[] }
+  | { readonly kind: "refused"; readonly version: number }
+  /** Certainly not executed. */
+  | { readonly kind: "failed"; readonly code: string }
+  | { readonly kind: "unknown" };
+
+export class GroupOracle {
+  readonly #store = new RecordingStore();
+  readonly #state: GroupState;
+  readonly #committed: { epoch: number; crc: number }[] = [];
+  readonly #executions = new Map<string, Execution[]>();
+  readonly #answers = new Map<string, WriteAnswer>();
+  readonly #mutant: MutantName | null;
+
+  constructor(options: { rowBytesMax: number; range: KeyRange; mutant: MutantName | null }) {
+    this.#state = new GroupState(this.#store, options);
+    this.#mutant = options.mutant;
+  }
+
+  /** The last position that anybody committed. */
+  get length(): number {
+    return this.#committed.length;
+  }
+
+  epochAt(lsn: number): number {
+    return this.#committed[lsn - 1]?.epoch ?? 0;
+  }
+
+  /** True when the position is new. */
+  commit(entry: LogEntry, by: string): boolean {
+    const { lsn } = entry, epoch = Number(entry.epoch), crc = crc32(entry.payload);
+    const known = this.#committed[lsn - 1];
+    if (known !== undefined) {
+      if (known.epoch === epoch && known.crc === crc) return false;
+      throw new SimViolation(
+        `S2: ${by} commits another entry at ${lsn}, of epoch ${epoch}; ` +
+          `the one committed before is of epoch ${known.epoch}`,
+      );
+    }
+    if (lsn !== this.#committed.length + 1) {
+      throw new SimViolation(`S2: ${by} commits ${lsn}, nobody committed ${lsn - 1}`);
+    }
+    this.#committed.push({ epoch, crc });
+    // The judge has no bugs of his own.
+    armMutant(null);
+    try {
+      this.#execute(decodeCommand(entry.payload.slice()), lsn);
+    } finally {
+      armMutant(this.#mutant);
+    }
+    return true;
+  }
+
+  #execute(command: Command, lsn: Lsn): void {
+    this.#store.lsn = lsn;
+    const repeated = "stamp" in command &&
+      this.#state.completions.find(command.stamp) !== undefined;
+    const outcome = this.#state.apply(command, lsn);
+    this.#state.takeFreedBlobs();
+    const name = nameOf(command);
+    if (name === null || outcome === null || repeated) return;
+    const executions = this.#executions.get(name) ?? [];
+    executions.push({ lsn, outcome });
+    this.#executions.set(name, executions);
+    this.#compare(name);
+  }
+
+  /** Nothing contradicts what the client of this write was told, so far. */
+  #compare(name: string): void {
+    const executions = this.#executions.get(name) ?? [], answer = this.#answers.get(name);
+    const applied = executions.filter(({ outcome }) => outcome.kind === "applied");
+    if (applied.length > 1) {
+      const where = applied.map(({ lsn }) => lsn).join(" and ");
+      throw new SimViolation(`R1: ${name} was executed twice, at ${where}`);
+    }
+    if (answer === undefined) return;
+    if ((answer.kind === "failed" || answer.kind === "refused") && applied.length > 0) {
+      const said = answer.kind === "failed" ? `not executed (${answer.code})` : "refused";
+      throw new SimViolation(`R1: ${name} was reported as ${said}, but happened`);
+    }
+  }
+
+  answered(name: string, answer: WriteAnswer, calledAt: number): void {
+    this.#answers.set(name, answer);
+    this.#compare(name);
+    if (answer.kind === "failed" || answer.kind === "unknown") return;
+    const executions = this.#executions.get(name) ?? [];
+    const fitting = executions.some(({ lsn, outcome }) => {
+      if (lsn <= calledAt || outcome.kind !== answer.kind) return false;
+      if (!("version" in outcome) || outcome.version !== answer.version) return false;
+      if (answer.kind === "refused" || outcome.kind !== "applied") return true;
+      return outcome.numbers.join() === answer.numbers.join();
+    });
+    if (fitting) return;
+    throw new SimViolation(
+      `R1: ${name} was answered ${JSON.stringify(answer)} after a call at ${calledAt}, ` +
+        `but what happened is ${JSON.stringify(executions)}`,
+    );
+  }
+
+  /** At the end: what was acknowledged is there, what was refused is not. */
+  checkAnswers(): void {
+    for (const [name, { kind }] of this.#answers) {
+      this.#compare(name);
+      const applied = (this.#executions.get(name) ?? [])
+        .filter(({ outcome }) => outcome.kind === "applied").length;
+      if (kind === "applied" && applied !== 1) {
+        throw new SimViolation(`R1: ${name} was acknowledged and happened ${applied} times`);
+      }
+    }
+  }
+
+  /**
+   * S3: what was read is the state of these rows as of one position from `calledAt` to now. `cells`
+   * are all that the rows hold, or of one column if it is named.
+   */
+  checkRead(
+    what: string,
+    rows: readonly string[],
+    cells: readonly SeenCell[],
+    { calledAt, column }: { calledAt: number; column?: string },
+  ): void {
+    const seen = new Map(cells.map((cell) => [`${cell.row}\0${cell.column}`, cell]));
+    const columns = this.#store.columnsOf(rows)
+      .filter((key) => column === undefined || key.endsWith(`\0${column}`));
+    for (const key of seen.keys()) {
+      if (!columns.includes(key)) {
+        throw new SimViolation(`S3: ${what} shows ${JSON.stringify(key)}, which nobody wrote`);
+      }
+    }
+    const positions = new Set<number>([calledAt]);
+    for (const key of columns) {
+      for (const { lsn } of this.#store.changes.get(key)!) if (lsn > calledAt) positions.add(lsn);
+    }
+    for (const position of positions) {
+      const fits = columns.every((key) => {
+        const then = this.#store.at(key, position), now = seen.get(key);
+        return then === null
+          ? now === undefined
+          : now !== undefined && now.version === then.version && now.crc === then.crc;
+      });
+      if (fits) return;
+    }
+    throw new SimViolation(
+      `S3: ${what} shows a state that was never there from ${calledAt} to ${this.length}: ` +
+        JSON.stringify(cells.slice(0, 6)),
+    );
+  }
+
+  /** A7: this replica holds exactly what it should, and its hash says so. */
+  checkReplica(state: GroupState, who: string): void {
+    if (state.appliedLsn !== this.length) {
+      throw new SimViolation(`S5: ${who} has applied ${state.appliedLsn} of ${this.length}`);
+    }
+    const wanted = [...this.#store.range({})], found = [...state.store.range({})];
+    const sameCell = (a: StoredCell, b: StoredCell) =>
+      a.row === b.row && a.column === b.column && a.version === b.version && a.crc === b.crc;
+    const same = wanted.length === found.length &&
+      wanted.every((cell, i) => sameCell(cell, found[i]!));
+    if (!same) throw new SimViolation(`A7: ${who} holds other cells than it should`);
+    if (state.hash !== this.#state.hash) {
+      throw new SimViolation(`A7: the hash of ${who} is not that of its state`);
+    }
+  }
+}
+
+function nameOf(command: Command): string | null {
+  for (const { mutations } of rowOpsOf(command)) {
+    for (const mutation of mutations) {
+      if (mutation.kind !== "put" || mutation.column !== NAME_COLUMN) continue;
+      return new TextDecoder().decode(mutation.value.value as Uint8Array);
+    }
+  }
+  return null;
+}
+
+/** Cells, and for each of them when it was what. */
+class RecordingStore extends MemoryCellStore {
+  lsn: Lsn = toLsn(0);
+  /** By row and column, oldest first. */
+  readonly changes = new Map<string, CellChange[]>();
+  readonly #columns = new Map<string, string[]>();
+
+  override put(cell: StoredCell): void {
+    super.put(cell);
+    const { version, crc, size } = cell;
+    this.#note(cell.row, cell.column, { version, crc, size });
+  }
+
+  override delete(row: string, column: string): void {
+    super.delete(row, column);
+    this.#note(row, column, null);
+  }
+
+  columnsOf(rows: readonly string[]): string[] {
+    return rows.flatMap((row) => this.#columns.get(row) ?? []);
+  }
+
+  at(key: string, lsn: number): CellChange["cell"] {
+    return this.changes.get(key)!.findLast((change) => change.lsn <= lsn)?.cell ?? null;
+  }
+
+  #note(row: string, column: string, cell: CellChange["cell"]): void {
+    const key = `${row}\0${column}`;
+    const changes = this.changes.get(key);
+    if (changes !== undefined) {
+      changes.push({ lsn: this.lsn, cell });
+      return;
+    }
+    this.changes.set(key, [{ lsn: this.lsn, cell }]);
+    const columns = this.#columns.get(row);
+    if (columns === undefined) this.#columns.set(row, [key]);
+    else columns.push(key);
+  }
+}

@@ -1,0 +1,105 @@
+/** One backend of the simulated cluster: its disk, which outlives processes, and the process on it. */
+import { SimDisk } from "../../kv/disk/sim_disk.ts";
+import { type GroupId, type NodeId, nodeId } from "../../proto/ids.ts";
+import type { Backend } from "../../roles/backend.ts";
+import type { SeededRandom } from "./seeded_random.ts";
+import { SimCheckpoints } from "./sim_checkpoints.ts";
+import type { SimClock, SimProcess } from "./sim_process.ts";
+
+const LOG_DIR = "data/wal";
+/** More than the last two batches of the simulated workload hold. */
+const BATCHES_BYTES = 40_000;
+
+export class SimNode {
+  readonly id: NodeId;
+  readonly name: string;
+  readonly clock: SimClock;
+  readonly #random: SeededRandom;
+  disk: SimDisk;
+  checkpoints = new SimCheckpoints();
+  /** The store on this disk; a replaced disk is another store. */
+  store: string;
+  #diskCount = 1;
+  /** Starts of this store: the incarnation of its process. */
+  boots = 0;
+  process: SimProcess | null = null;
+  /** Null while it starts. */
+  backend: Backend | null = null;
+  spawnId = "";
+  /** When a down node starts again. */
+  bootAtMs = Infinity;
+  /** What is known to be on this disk, by group: what its last process said was synced. */
+  readonly durable = new Map<GroupId, number>();
+  /** A sync was made to fail in the life of this process. */
+  hasSyncError = false;
+  /** Bits of its log were flipped: it has to refuse, and its disk to be replaced. */
+  isDamaged = false;
+  /** Milliseconds that a sync takes. */
+  syncMs = 1;
+  stalledUntilMs = -Infinity;
+
+  constructor(id: number, options: { clock: SimClock; random: SeededRandom }) {
+    this.id = nodeId(id);
+    this.name = `backend/${id}`;
+    this.clock = options.clock;
+    this.#random = options.random;
+    this.store = `store-${id}-1`;
+    this.disk = this.#newDisk();
+  }
+
+  get isUp(): boolean {
+    return this.process?.alive === true;
+  }
+
+  /** The disk is gone for good; an empty one takes its place. */
+  replaceDisk(): void {
+    this.#diskCount += 1;
+    this.store = `store-${this.id}-${this.#diskCount}`;
+    this.boots = 0;
+    this.disk = this.#newDisk();
+    this.checkpoints = new SimCheckpoints();
+    this.durable.clear();
+    this.isDamaged = false;
+    this.hasSyncError = false;
+  }
+
+  /** What the process was doing ends here; the disk keeps what it must. */
+  stopDisk(powerLoss: boolean): void {
+    if (powerLoss) this.disk.crash();
+    else this.disk.endProcess();
+    this.checkpoints.crash(this.#random);
+  }
+
+  /** A place in the log that was synced, by what follows it; null when there is none for sure. */
+  syncedByte(random: SeededRandom): { path: string; offset: number } | null {
+    const segments = this.disk.filesIn(LOG_DIR);
+    const last = segments.at(-1);
+    if (last === undefined) return null;
+    // A segment is begun only after all before it was synced.
+    const older = segments.length > 1 ? random.pick(segments.slice(0, -1)) : last;
+    const path = `${LOG_DIR}/${older}`, { length } = this.disk.bytesOf(path);
+    const end = older === last ? length - BATCHES_BYTES : length;
+    return end <= 0 ? null : { path, offset: random.integer(end) };
+  }
+
+  /** Waits as long as the disk takes for a sync; never comes back once the process has ended. */
+  takeTime(): Promise<void> {
+    const process = this.process!;
+    const spike = this.#random.chance(0.02) ? 20 : 1;
+    return process.sleep(
+      this.syncMs * spike * (0.1 + this.#random.next()) + this.#stallMs(process),
+    );
+  }
+
+  #stallMs(process: SimProcess): number {
+    const nowMs = process.worldMs;
+    return Math.max(0, this.stalledUntilMs - nowMs);
+  }
+
+  #newDisk(): SimDisk {
+    return new SimDisk({
+      seed: this.#random.integer(2 ** 31),
+      takeTime: (kind) => kind === "sync" ? this.takeTime() : null,
+    });
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * What one seed is made of: which faults it has and how strong they are, and how the cluster is
+ * configured. Swarm testing (Groce et al. 2012): a run with every fault at once drowns the rare
+ * states that two or three of them reach, so each seed draws its own few.
+ */
+import { SeededRandom } from "./seeded_random.ts";
+
+/** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */
+export const FAULTS = [
+  "loss",
+  "copies",
+  "reorder",
+  "slow-net",
+  "late",
+  "cut",
+  "isolate-primary",
+  "kill",
+  "power-loss",
+  "total-crash",
+  "pause",
+  "pause-primary",
+  "pause-followers",
+  "abandon-primary",
+  "strike-at-change",
+  "clock-rate",
+  "freeze",
+  "wall-clock",
+  "slow-disk",
+  "sync-error",
+  "disk-full",
+  "bit-flip",
+  "lost-disk",
+  "coordinator-crash",
+  "two-coordinators",
+  "unknown-swap",
+  "store-away",
+  "roll-back",
+  "client-crash",
+  "hand-over",
+  "drain",
+  "large-values",
+] as const;
+export type Fault = (typeof FAULTS)[number];
+
+export interface SwarmShape {
+  readonly backends: number;
+  readonly replicas: number;
+  readonly groups: number;
+  readonly minInSync: number;
+  readonly readMode: "lease" | "confirm";
+  readonly heartbeatMs: number;
+  readonly leaseMs: number;
+  readonly graceMs: number;
+  readonly ackTimeoutMs: number;
+  readonly coldStartWaitMs: number;
+  readonly checkpointBytes: number;
+  readonly segmentBytes: number;
+  readonly keepBytes: number;
+  readonly clients: number;
+  readonly depth: number;
+  readonly thinkMs: number;
+  readonly deadlineMs: number;
+  readonly probeMs: number;
+  readonly rowsPerGroup: number;
+}
+
+export interface Swarm {
+  /** 0 for a fault that this seed does without, otherwise up to 1. */
+  readonly strength: Readonly<Record<Fault, number>>;
+  readonly shape: SwarmShape;
+}
+
+export function drawSwarm(
+  seed: number,
+  options: { off?: readonly string[]; shape?: Partial<SwarmShape> } = {},
+): Swarm {
+  const random = new SeededRandom(seed * 7919 + 17);
+  const few = random.chance(0.3);
+  const strength = {} as Record<Fault, number>;
+  for (const fault of FAULTS) {
+    // Each fault takes the same draws whatever the others are, so that one can be taken away.
+    const present = random.chance(few ? 0.15 : 0.5), drawn = random.next();
+    strength[fault] = present && options.off?.includes(fault) !== true ? 0.15 + 0.85 * drawn : 0;
+  }
+  return { strength, shape: { ...drawShape(random), ...options.shape } };
+}
+
+function drawShape(random: SeededRandom): SwarmShape {
+  const [backends, replicas] = random.pick(
+    [[3, 3], [3, 3], [3, 3], [4, 3], [5, 3], [5, 5], [1, 1]] as const,
+  );
+  const groups = backends === 1 ? 1 : random.pick([1, 1, 2]);
+  const minInSync = replicas === 1 ? 1 : random.pick([1, 2, 2, 2, 2, 3]);
+  const heartbeatMs = random.pick([50, 80, 120, 200]);
+  const leaseMs = heartbeatMs * random.pick([3, 4, 6]);
+  const graceMs = Math.ceil(leaseMs * random.pick([1.1, 1.5]));
+  return {
+    backends,
+    replicas,
+    groups,
+    minInSync,
+    readMode: random.chance(0.25) ? "confirm" : "lease",
+    heartbeatMs,
+    leaseMs,
+    graceMs,
+    ackTimeoutMs: random.pick([150, 400, 1_000]),
+    coldStartWaitMs: random.pick([300, 1_000, 3_000]),
+    checkpointBytes: random.pick([1, 5_000, 1_000_000]),
+    segmentBytes: random.pick([2_000, 20_000, 1_000_000]),
+    keepBytes: random.pick([0, 10_000, 1_000_000]),
+    clients: random.pick([1, 2, 3]),
+    depth: random.pick([1, 2, 4]),
+    thinkMs: random.pick([50, 150, 500]),
+    deadlineMs: random.pick([800, 3_000, 10_000]),
+    probeMs: random.pick([20, 60]),
+    rowsPerGroup: random.pick([1, 2, 4]),
+  };
+}
