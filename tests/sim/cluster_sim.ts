@@ -281,8 +281,12 @@ export class ClusterSim {
     }
     const isDiskError = error instanceof DiskFailedError ||
       error instanceof Error && "code" in error && error.code === "EIO";
+    // Without a folder in which to heal, a replica that cannot be filled for lack of space ends all.
+    const isFull = node.disk.capacityBytes !== Infinity;
     const expected = isDiskError && node.hasSyncError ||
-      error instanceof CorruptionError && node.isDamaged;
+      error instanceof CorruptionError && (node.isDamaged || isFull) ||
+      // A planned stop that does not end cleanly is a crash like any other.
+      node.isDraining;
     if (!expected) return this.violate(error);
     node.hasSyncError = false;
     this.nodeEnded(node, { powerLoss: false, downMs: 300 });
@@ -293,6 +297,7 @@ export class ClusterSim {
   boot(node: SimNode): void {
     node.boots += 1;
     node.bootAtMs = Infinity;
+    node.isDraining = false;
     node.spawnId = `${node.store}-${node.boots}`;
     node.backend = null;
     const process = this.startProcess(node.name, node.clock);
@@ -429,6 +434,7 @@ export class ClusterSim {
     const { process, backend } = node;
     if (backend === null || process === null) return;
     this.note(`${node.name} drains`);
+    node.isDraining = true;
     this.count("drains");
     process.enter(() => {
       void (async () => {

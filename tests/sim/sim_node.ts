@@ -32,6 +32,8 @@ export class SimNode {
   readonly durable = new Map<GroupId, number>();
   /** A sync was made to fail in the life of this process. */
   hasSyncError = false;
+  /** On its way down, as planned. */
+  isDraining = false;
   /** Bits of its log were flipped: it has to refuse, and its disk to be replaced. */
   isDamaged = false;
   /** Milliseconds that a sync takes. */
