@@ -141,6 +141,8 @@ interface Group {
 }
 
 const POLL_AGAIN_MS = 500;
+/** Several reports' time, and that of connecting again. */
+const LISTEN_MS = 2_000;
 /** The one reason for which an epoch may rise by more than one (B1). */
 const RECOVERED = "recovered from the nodes";
 const LEARNERS_EVERY_MS = 3_000;
@@ -380,6 +382,7 @@ export class Coordinator {
   #maybeDecide(gid: GroupId, group: Group): void {
     const { election, config } = group;
     if (election === null || config === null || group.swapping !== null) return;
+    if (this.#isListening(group)) return;
     const waitedMs = this.#nowMs - election.sinceMs;
     const oldPrimary = config.primary.node;
     if (election.bySilence && !election.priorReignDead && this.#vetoed(gid, group)) {
@@ -411,6 +414,17 @@ export class Coordinator {
     if (eligible.length > 0) {
       this.#install(gid, group, this.#best(gid, group, eligible), eligible);
     }
+  }
+
+  /**
+   * After a start the record may be an old copy that somebody put back. So before anything is changed
+   * by it, all members have a while to say that they are past it (B6).
+   */
+  #isListening(group: Group): boolean {
+    if (this.#nowMs - this.#startedMs >= LISTEN_MS) return false;
+    const isUnheard = (node: NodeId) => !this.#nodes.has(node);
+    return group.plan.members.some((id) => isUnheard(nodeId(id))) ||
+      this.#electable(group).some((member) => isUnheard(member.node));
   }
 
   /** Whether a node that is not known to be gone has this very copy, and finds it sound. */
@@ -515,6 +529,8 @@ export class Coordinator {
       primary.inc === proposal.inc;
     const isCurrent = config.epoch === proposal.epoch || mutated("proposal-epoch-not-checked");
     if (!isPrimary || !isCurrent || group.swapping !== null) return refuse();
+    // It asks again.
+    if (this.#isListening(group)) return refuse();
     const next = this.#changed(config, proposal);
     if (next !== null) {
       this.#swap(proposal.gid, group, requestId, { ...next, changeId: proposal.changeId });

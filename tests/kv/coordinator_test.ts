@@ -220,6 +220,8 @@ Deno.test("an addition or a leave that is refused stays refused, whatever a copy
     // A coordinator that has just started has not heard of node 2 yet.
     const restarted = new Bench({ record });
     for (const node of [0, 1]) restarted.report(node);
+    restarted.later(2_000);
+    for (const node of [0, 1]) restarted.report(node);
     const change: ConfigChange = kind === "add"
       ? { kind, member: member(2) }
       : { kind, to: member(2) };
@@ -234,6 +236,36 @@ Deno.test("an addition or a leave that is refused stays refused, whatever a copy
     assert.equal(restarted.record!.epoch, refusedIn);
     assert.equal(restarted.propose(change), "done");
   }
+});
+
+Deno.test("a coordinator that has just started hears all members before it changes a record", () => {
+  const old = created().record!;
+  const restarted = new Bench({ record: old });
+  // Node 0 is dead, and node 1 was away while the record moved on: only node 2 knows that it did.
+  restarted.report(0);
+  restarted.feed({ kind: "exited", spawnId: "spawn-0-1" });
+  restarted.later(300);
+  restarted.report(1);
+  restarted.later(1_000);
+  restarted.report(1);
+  assert.equal(restarted.record!.epoch, old.epoch, "node 2 may know better");
+  restarted.report(2, { epoch: 9 });
+  restarted.later(30_000);
+  assert.equal(restarted.record!.epoch, old.epoch);
+  assert.equal([...restarted.coordinator.groups()][0]!.rolledBack, true);
+});
+
+Deno.test("a coordinator that has just started does not wait for ever for a member that is gone", () => {
+  const old = created().record!;
+  const restarted = new Bench({ record: old });
+  restarted.report(0);
+  restarted.report(1);
+  restarted.feed({ kind: "exited", spawnId: "spawn-0-1" });
+  assert.equal(restarted.record!.primary.node, 0);
+  restarted.later(2_500);
+  restarted.report(1, { epoch: old.epoch });
+  restarted.later(12_000);
+  assert.equal(restarted.record!.primary.node, 1);
 });
 
 Deno.test("nodes that know a newer epoch than the record mean lost metadata: nothing is decided", () => {
