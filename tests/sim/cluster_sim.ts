@@ -288,6 +288,8 @@ export class ClusterSim {
       // A planned stop that does not end cleanly is a crash like any other.
       node.isDraining;
     if (!expected) return this.violate(error);
+    // What it committed and answered in its last turn counts.
+    for (const [gid, group] of node.backend?.groups ?? []) this.#observe(node, gid, group);
     node.hasSyncError = false;
     this.nodeEnded(node, { powerLoss: false, downMs: 300 });
   }

@@ -417,11 +417,12 @@ export class Nemesis {
     // A configuration that nobody has adopted had no effect, and nobody can tell of it.
     const known = this.#sim.plans.every(({ id }) => this.#sim.isAdopted(id));
     if (!known || metadata.isAway || nodes.some((node) => node.backend === null)) return;
+    // What a paused process was sent or waited for stays there until the pause is over.
+    if (nodes.some((node) => node.process!.isPaused)) return;
     this.#isCalm = true;
     net.heal();
     net.faults = { loss: 0, copies: 0, reorder: 0, slow: 0, late: 0 };
     metadata.unknown = 0;
-    for (const node of nodes) node.process!.resume();
     this.#sim.note("the metadata go back in time");
     this.#sim.count("rollBacks");
     metadata.rollBack(1 + random.integer(3));
