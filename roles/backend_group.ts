@@ -28,7 +28,7 @@ import type { TabletChange } from "../kv/tablet_policy.ts";
 import type { KeyRange } from "../kv/tablets.ts";
 import type { RequestStamp } from "../proto/command.ts";
 import { coordinatorConversation, type GroupReport } from "../proto/control.ts";
-import { GroupId, type Lsn, lsn as toLsn, type NodeId, StoreId } from "../proto/ids.ts";
+import { type Epoch, GroupId, type Lsn, lsn as toLsn, type NodeId, StoreId } from "../proto/ids.ts";
 import {
   type Append,
   EpochHistory,
@@ -805,7 +805,7 @@ export class GroupShell {
       const lsn = store.checkpointLsn;
       const epoch = meta.history.findLast((item) => item.firstLsn <= lsn)?.epoch;
       if (epoch === undefined) throw new Error("the checkpoint has no history");
-      await this.#options.wal.append([{ type: "reset", gid: this.gid, epoch, lsn }]);
+      await this.#logReset(epoch, lsn);
       this.#store = store;
       closed = false;
       this.#freed = [];
@@ -814,12 +814,27 @@ export class GroupShell {
       if (mutated("snapshot-without-completions")) state.completions.forgetBefore(Infinity);
       this.#run({ kind: "snapshotInstalled", state, history: meta.history });
     } catch (error) {
+      if (error instanceof DiskFailedError) this.#env.fatal(error);
       // Without a store this replica is nothing; it begins anew.
       if (closed) this.#options.onDamage(asDamage(error, `groups/${this.gid}.db`));
       throw error;
     } finally {
       this.#writing = false;
       if (this.#writes.length > 0) void this.#writeAll();
+    }
+  }
+
+  /** The checkpoint is in place: what the log said before it no longer counts. Waits for space. */
+  async #logReset(epoch: Epoch, lsn: Lsn): Promise<void> {
+    for (;;) {
+      try {
+        return await this.#options.wal.append([{ type: "reset", gid: this.gid, epoch, lsn }]);
+      } catch (error) {
+        if (!isDiskFull(error)) throw error;
+        this.#options.onDiskFull();
+        if (this.#retired) throw error;
+        await this.#env.sleep(RETRY_MS);
+      }
     }
   }
 

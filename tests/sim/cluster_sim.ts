@@ -281,10 +281,8 @@ export class ClusterSim {
     }
     const isDiskError = error instanceof DiskFailedError ||
       error instanceof Error && "code" in error && error.code === "EIO";
-    // Without a folder in which to heal, a replica that cannot be filled for lack of space ends all.
-    const isFull = node.disk.capacityBytes !== Infinity;
     const expected = isDiskError && node.hasSyncError ||
-      error instanceof CorruptionError && (node.isDamaged || isFull) ||
+      error instanceof CorruptionError && node.isDamaged ||
       // A planned stop that does not end cleanly is a crash like any other.
       node.isDraining;
     if (!expected) return this.violate(error);
