@@ -461,7 +461,8 @@ export class Backend {
     await this.#replicas.close();
     for (const group of this.#groups.values()) {
       await group.checkpoint();
-      group.store.close();
+      // Whatever still comes in finds nobody, and nothing is written once the log is closed.
+      await group.retire();
     }
     await this.#wal.close();
     await this.#parts.closeStores();

@@ -282,9 +282,7 @@ export class ClusterSim {
     const isDiskError = error instanceof DiskFailedError ||
       error instanceof Error && "code" in error && error.code === "EIO";
     const expected = isDiskError && node.hasSyncError ||
-      error instanceof CorruptionError && node.isDamaged ||
-      // A planned stop that does not end cleanly is a crash like any other.
-      node.isDraining;
+      error instanceof CorruptionError && node.isDamaged;
     if (!expected) return this.violate(error);
     // What it committed and answered in its last turn counts.
     for (const [gid, group] of node.backend?.groups ?? []) this.#observe(node, gid, group);
