@@ -28,7 +28,7 @@ import type { TabletChange } from "../kv/tablet_policy.ts";
 import type { KeyRange } from "../kv/tablets.ts";
 import type { RequestStamp } from "../proto/command.ts";
 import { coordinatorConversation, type GroupReport } from "../proto/control.ts";
-import { type Epoch, GroupId, type Lsn, lsn as toLsn, type NodeId, StoreId } from "../proto/ids.ts";
+import { GroupId, type Lsn, lsn as toLsn, type NodeId, StoreId } from "../proto/ids.ts";
 import {
   type Append,
   EpochHistory,
@@ -800,12 +800,13 @@ export class GroupShell {
     try {
       this.#store.close();
       closed = true;
-      const store = await replace();
+      const store = await this.#whenSpace(replace);
       const meta = savedMeta(this.gid, store);
       const lsn = store.checkpointLsn;
       const epoch = meta.history.findLast((item) => item.firstLsn <= lsn)?.epoch;
       if (epoch === undefined) throw new Error("the checkpoint has no history");
-      await this.#logReset(epoch, lsn);
+      const reset = { type: "reset" as const, gid: this.gid, epoch, lsn };
+      await this.#whenSpace(() => this.#options.wal.append([reset]));
       this.#store = store;
       closed = false;
       this.#freed = [];
@@ -824,16 +825,16 @@ export class GroupShell {
     }
   }
 
-  /** The checkpoint is in place: what the log said before it no longer counts. Waits for space. */
-  async #logReset(epoch: Epoch, lsn: Lsn): Promise<void> {
+  /** A full disk is no damage: tries until there is space, or this replica is given up. */
+  async #whenSpace<T>(run: () => Promise<T>): Promise<T> {
     for (;;) {
       try {
-        return await this.#options.wal.append([{ type: "reset", gid: this.gid, epoch, lsn }]);
+        return await run();
       } catch (error) {
         if (!isDiskFull(error)) throw error;
         this.#options.onDiskFull();
-        if (this.#retired) throw error;
         await this.#env.sleep(RETRY_MS);
+        if (this.#retired) throw this.#gone();
       }
     }
   }

@@ -1,0 +1,222 @@
+/**
+ * One replica with its log, files and checkpoints, on a disk in memory: in which order things become
+ * durable. It is the only member of its group, so what its own disk has is committed.
+ */
+import assert from "node:assert/strict";
+import type { BlobStore } from "../../kv/disk/blob_store.ts";
+import { diskFull } from "../../kv/disk/disk.ts";
+import { SimDisk } from "../../kv/disk/sim_disk.ts";
+import type { Wal } from "../../kv/disk/wal.ts";
+import type { Env } from "../../kv/env.ts";
+import type { CorruptionError } from "../../kv/errors.ts";
+import { encodeText, INLINE_BYTES_MAX } from "../../kv/kv.ts";
+import { toLogRowOp } from "../../kv/log_value.ts";
+import { NodeMemory } from "../../kv/node_memory.ts";
+import { UndoBudget } from "../../kv/snapshots.ts";
+import { incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
+import type { GroupConfig } from "../../proto/replication.ts";
+import { GroupShell, savedMeta } from "../../roles/backend_group.ts";
+import { RecoveredGroup } from "../../roles/backend_recovery.ts";
+import { BlobIntake } from "../../roles/blob_intake.ts";
+import { config, GID } from "../kv/replica_bench.ts";
+import { openWal } from "../kv/disk/wal_testing.ts";
+import { sampleConfig } from "../sample_cluster.ts";
+import { SimCheckpoints } from "../sim/sim_checkpoints.ts";
+
+const SELF = { node: nodeId(0), store: storeId("s0"), inc: incarnation(1) };
+const ALONE: GroupConfig = config({ inSync: [SELF], minInSync: 1 });
+/** Small enough that a few entries fill one, and none is kept for its own sake. */
+const LOG = { segmentBytes: 2_000, keepBytes: 0 };
+
+function fail(error: unknown): never {
+  throw error;
+}
+
+/** Time does not pass; `waits` counts how often something slept. */
+class StillEnv implements Env {
+  waits = 0;
+  monotonicMs = () => 1_000;
+  wallMs = () => 1_000;
+  random = () => 0.5;
+  secretBytes = (count: number) => new Uint8Array(count).fill(7);
+  sleep = () => {
+    this.waits += 1;
+    return Promise.resolve();
+  };
+  timer = () => () => {};
+  log = () => {};
+  fatal = fail;
+}
+
+class Bench {
+  readonly env = new StillEnv();
+  readonly disk = new SimDisk({ seed: 1 });
+  readonly checkpoints = new SimCheckpoints();
+  readonly damage: CorruptionError[] = [];
+  diskFullCount = 0;
+  intake!: BlobIntake;
+  wal!: Wal;
+  shell!: GroupShell;
+
+  /** @param put how the file of a large value gets to the disk */
+  static async open(put: () => Promise<void> = () => Promise.resolve()): Promise<Bench> {
+    const bench = new Bench();
+    const { wal } = await openWal(bench.disk, LOG);
+    bench.wal = wal;
+    bench.#start(wal, put);
+    return bench;
+  }
+
+  /** What a process that starts now would find in the log, behind the last checkpoint. */
+  async recovered(): Promise<RecoveredGroup> {
+    this.disk.crash();
+    const store = this.openStore();
+    const history = store.checkpointLsn === 0 ? [] : savedMeta(GID, store).history;
+    const group = new RecoveredGroup(GID, { lsn: store.checkpointLsn, history });
+    for (const record of (await openWal(this.disk, LOG)).recovered) group.add(record);
+    return group;
+  }
+
+  openStore() {
+    return this.checkpoints.open(GID, () => Promise.resolve());
+  }
+
+  lead(): void {
+    this.shell.feed({ kind: "config", config: ALONE, learners: [] });
+  }
+
+  /** A value that is too long for the log gets a file. */
+  put(row: string, value: string, seq: number): Promise<unknown> {
+    const mutations = [{ kind: "put" as const, column: "c", value: encodeText(value) }];
+    const op = toLogRowOp({ row, mutations }, (bytes) => {
+      this.intake.add(`value-${seq}`, bytes);
+      return `value-${seq}`;
+    });
+    return this.shell.apply(stampOf(seq), { kind: "rowOp", op });
+  }
+
+  #start(wal: Wal, put: () => Promise<void>): void {
+    const { env } = this;
+    const onDiskFull = () => void (this.diskFullCount += 1);
+    const blobs = { put } as unknown as BlobStore;
+    const fetch = () => Promise.resolve(null);
+    this.intake = new BlobIntake({ store: blobs, env, onDiskFull, fetch });
+    const link = { call: () => Promise.reject(new Error("nobody is there")), send: () => {} };
+    this.shell = new GroupShell({
+      context: { env, config: sampleConfig() },
+      gid: GID,
+      range: { startKey: "", endKey: null },
+      self: SELF,
+      store: this.openStore(),
+      recovered: new RecoveredGroup(GID, { lsn: lsn(0), history: [] }),
+      wal,
+      folder: storeId("folder"),
+      blobs,
+      intake: this.intake,
+      peers: { coordinator: link, of: () => link, close: () => {} },
+      memory: new NodeMemory({ bytesMax: 1 << 30, groupCount: 1, users: () => [] }),
+      undo: new UndoBudget(1 << 20),
+      fetchSnapshot: () => Promise.resolve(),
+      onRoleChanged: () => {},
+      onDiskFull,
+      keepDiverged: () => Promise.resolve(),
+      onDamage: (error) => void this.damage.push(error),
+      onMismatch: () => {},
+    });
+  }
+}
+
+const stampOf = (seq: number) => ({ clientId: "client-1", seq, firstIncomplete: 1, issuedMs: 0 });
+
+/** A replica that has a checkpoint with the effects of requests 1 to 3, and its owner's disk. */
+async function donor(): Promise<Bench> {
+  const bench = await Bench.open();
+  bench.lead();
+  for (let seq = 1; seq <= 3; seq++) await bench.put(`r${seq}`, "x", seq);
+  await bench.shell.checkpoint();
+  return bench;
+}
+
+function install(bench: Bench, from: Bench, attempt = () => {}): Promise<void> {
+  return bench.shell.install(() => {
+    attempt();
+    bench.checkpoints.install(GID, from.checkpoints.saved(GID)!);
+    return Promise.resolve(bench.openStore());
+  });
+}
+
+Deno.test("a checkpoint that fails leaves the whole log behind the one before", async () => {
+  const bench = await Bench.open();
+  bench.lead();
+  for (let seq = 1; seq <= 30; seq++) await bench.put(`r${seq}`, "x".repeat(300), seq);
+  bench.checkpoints.isFull = true;
+  await bench.shell.checkpoint();
+  await bench.wal.collected();
+  const log = (await bench.recovered()).log();
+  assert.deepEqual([log.baseLsn, log.lastLsn], [0, 31]);
+});
+
+Deno.test("once a checkpoint is durable, segments of the log that it covers are deleted", async () => {
+  const bench = await Bench.open();
+  bench.lead();
+  for (let seq = 1; seq <= 30; seq++) await bench.put(`r${seq}`, "x".repeat(300), seq);
+  const before = bench.disk.filesIn("wal").length;
+  await bench.shell.checkpoint();
+  await bench.wal.collected();
+  assert(bench.disk.filesIn("wal").length < before);
+  assert.equal((await bench.recovered()).log().lastLsn, 31);
+});
+
+Deno.test("an entry that names a large value is logged after the value's file is on disk", async () => {
+  const file = Promise.withResolvers<void>();
+  const bench = await Bench.open(() => file.promise);
+  bench.lead();
+  await bench.put("r", "small", 1);
+  let done = false;
+  const writing = bench.put("r", "x".repeat(INLINE_BYTES_MAX + 1), 2).then(() => done = true);
+  // The log takes batches in order, so these end after any that was begun before them.
+  for (let i = 0; i < 3; i++) {
+    await Promise.resolve();
+    await bench.wal.append([{ type: "commit", gid: GID, lsn: lsn(0) }]);
+  }
+  assert(!done, "it was acknowledged without its value");
+  assert.equal(bench.shell.replica.progress.durableLsn, 2, "it was logged without its value");
+  file.resolve();
+  await writing;
+  assert.equal(bench.shell.replica.progress.durableLsn, 3);
+});
+
+Deno.test("a checkpoint that was fetched says which requests were executed", async () => {
+  const bench = await Bench.open();
+  await install(bench, await donor());
+  const { state } = bench.shell.replica;
+  assert.equal(state.appliedLsn, 4);
+  for (const seq of [1, 2, 3]) {
+    assert.deepEqual(state.completions.find(stampOf(seq)), {
+      kind: "applied",
+      version: seq + 1,
+      numbers: [],
+    });
+  }
+});
+
+Deno.test("a disk that is full while a checkpoint is installed is waited for, not taken for damage", async () => {
+  const bench = await Bench.open();
+  let attempts = 0;
+  await install(bench, await donor(), () => {
+    attempts += 1;
+    if (attempts < 3) throw diskFull("groups/1.db");
+  });
+  assert.deepEqual([attempts, bench.diskFullCount, bench.env.waits], [3, 2, 2]);
+  assert.deepEqual(bench.damage, []);
+  assert.equal(bench.shell.replica.state.appliedLsn, 4);
+});
+
+Deno.test("a fetched checkpoint that cannot be put in place is damage", async () => {
+  const bench = await Bench.open();
+  const broken = () => {
+    throw new Error("the file is gone");
+  };
+  await assert.rejects(install(bench, await donor(), broken), /the file is gone/);
+  assert.match(bench.damage[0]!.message, /could not be put in place/);
+});
