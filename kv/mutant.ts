@@ -1,5 +1,5 @@
 /**
- * Deliberate bugs, each behind a switch that is off: they show that the simulator can find bugs.
+ * Deliberate bugs, each behind a switch that is off: they show that the tests can find bugs.
  *
  * A place in the store where one wrong line would break a promise asks `mutated(name)` and goes wrong
  * if the answer is yes. tests/sim/mutants.ts says what each of them breaks; `deno task sim --mutants`
@@ -36,7 +36,6 @@ export type MutantName =
   | "store-not-checked"
   | "epoch-not-durable-before-answer"
   | "match-without-epoch"
-  | "truncation-below-commit"
   | "unverified-log-applied"
   | "unknown-change-is-done"
   | "lost-append-not-resent"

@@ -192,7 +192,7 @@ export class ReplicaCore {
   }
 
   truncateAfter(lsn: Lsn, reason: string): void {
-    if (mutated("truncation-below-commit")) this.#commitLsn = toLsn(Math.min(this.#commitLsn, lsn));
+    // The check of positions after the step would stop us as well (A1); this one says why.
     invariant(
       lsn >= this.#commitLsn,
       "A4",

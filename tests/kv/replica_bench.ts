@@ -4,7 +4,13 @@ import { GroupState } from "../../kv/group_state.ts";
 import { encodeText, type RowOp } from "../../kv/kv.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
-import { type Effect, type Input, Replica, type ReplicaTiming } from "../../kv/replica.ts";
+import {
+  type Effect,
+  type Input,
+  Replica,
+  type ReplicaOptions,
+  type ReplicaTiming,
+} from "../../kv/replica.ts";
 import { ReplicaLog } from "../../kv/replica_log.ts";
 import type { TabletLimits } from "../../kv/tablet_policy.ts";
 import { epoch, groupId, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
@@ -37,7 +43,13 @@ export class Bench {
   readonly replica: Replica;
   #lastId = 0;
 
-  constructor(readonly node = 0, tablets?: TabletLimits, timing: ReplicaTiming = TIMING) {
+  /** @param found what the process found on its disk, and when it started; nothing, long ago */
+  constructor(
+    readonly node = 0,
+    tablets?: TabletLimits,
+    timing: ReplicaTiming = TIMING,
+    found: Partial<ReplicaOptions> = {},
+  ) {
     this.replica = new Replica({
       gid: GID,
       self: { node: nodeId(node), store: storeId(`s${node}`), inc: incarnation(1) },
@@ -52,6 +64,7 @@ export class Bench {
       commitLsn: lsn(0),
       nowMs: 0,
       makeId: () => `id${++this.#lastId}`,
+      ...found,
     });
   }
 

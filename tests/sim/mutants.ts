@@ -1,19 +1,21 @@
 /**
- * The deliberate bugs of kv/mutant.ts: what each of them breaks, and a seed with which the simulator
- * finds it. `deno task sim --list-mutants` prints this list, `--mutant NAME` runs one,
- * `--mutants` searches for all of them anew.
+ * The deliberate bugs of kv/mutant.ts: what each of them breaks, and what finds it: a seed of the
+ * simulator, or a directed test. `deno task sim --list-mutants` prints this list, `--mutant NAME` runs
+ * one, `--mutants` looks for all of them and prints a table.
  *
- * A mutant that no seed finds would mean that the simulator does not look where the bug is. What
- * random search does not reach has a scenario of its own (scenarios.ts).
+ * A directed test is one of the ordinary tests, which fails with the bug: a rule whose breach needs
+ * several rare things at once is not left to dice.
  */
 import type { MutantName } from "../../kv/mutant.ts";
+import { directedFailure, type DirectedTest } from "./directed_tests.ts";
 import { failureOf } from "./failing_seed.ts";
-import { SCENARIOS } from "./scenarios.ts";
 
 export interface MutantInfo {
   readonly breaks: string;
-  /** One that finds it; absent while none is known. */
+  /** One that finds it. */
   readonly seed?: number;
+  /** For what random search does not reach, or not often enough. */
+  readonly test?: DirectedTest;
 }
 
 export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
@@ -32,35 +34,121 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   "add-not-counted": { breaks: "commits do not wait for the member that is being added", seed: 3 },
   "promises-ignored": {
     breaks: "a new primary does not wait for what it promised to the last one",
+    test: {
+      file: "kv/replica_test.ts",
+      name:
+        "a new primary waits for its promises, unless the reign that it made them to is proved dead",
+    },
   },
-  "no-boot-wait": { breaks: "a restarted process forgets the promise that it may have given" },
-  "short-grace": { breaks: "a promise binds for less time than the primary reads by it" },
+  "no-boot-wait": {
+    breaks: "a restarted process forgets the promise that it may have given",
+    test: {
+      file: "kv/replica_rules_test.ts",
+      name: "a primary elected right after its start waits as if it had just promised to follow",
+    },
+  },
+  "short-grace": {
+    breaks: "a promise binds for less time than the primary reads by it",
+    test: {
+      file: "kv/replica_rules_test.ts",
+      name: "a new primary that promised to follow waits to the last millisecond of its promise",
+    },
+  },
   "no-lease": { breaks: "a primary reads without any promise", seed: 5 },
-  "lease-from-receipt": { breaks: "a lease is counted from the answer, not from the question" },
+  "lease-from-receipt": {
+    breaks: "a lease is counted from the answer, not from the question",
+    test: {
+      file: "kv/replica_rules_test.ts",
+      name: "a lease lasts from when the heartbeat was sent, however late the answer comes",
+    },
+  },
   "lease-without-eligible": { breaks: "no promise is asked of eligible members", seed: 27 },
-  "lease-without-pending-add": { breaks: "no promise is asked of the member that is being added" },
-  "stale-read-after-pause": { breaks: "a lease is compared with the time before the pause" },
+  "lease-without-pending-add": {
+    breaks: "no promise is asked of the member that is being added",
+    test: {
+      file: "kv/replica_test.ts",
+      name: "a refused addition counts until its epoch is over: a copy of it may still be granted",
+    },
+  },
+  "stale-read-after-pause": {
+    breaks: "a lease is compared with the time before the pause",
+    test: {
+      file: "kv/replica_test.ts",
+      name:
+        "Replica.canReadAt() needs a promise of everybody who could be elected, and only while it lasts",
+    },
+  },
   "limbo-ignored": { breaks: "rows that an undecided entry touches are read as decided", seed: 2 },
   "record-not-asked": {
     breaks: "a read trusts an answer of the records about another epoch",
     seed: 5,
   },
-  "round-before-read": { breaks: "a read is confirmed by a round that began before it" },
-  "echo-without-lease": { breaks: "a primary without leases vouches for what followers read" },
+  "round-before-read": {
+    breaks: "a read is confirmed by a round that began before it",
+    test: {
+      file: "kv/replica_reads_test.ts",
+      name:
+        "with read_mode confirm a read is answered by a round of heartbeats sent after it came in",
+    },
+  },
+  "echo-without-lease": {
+    breaks: "a primary without leases vouches for what followers read",
+    test: {
+      file: "kv/replica_reads_test.ts",
+      name: "a primary without leases echoes no stamp: it may have been replaced",
+    },
+  },
   "epoch-start-not-awaited": { breaks: "a new primary reads before it has reconciled", seed: 2 },
-  "relinquished-serves": { breaks: "a primary goes on after it has handed over" },
+  "relinquished-serves": {
+    breaks: "a primary goes on after it has handed over",
+    test: {
+      file: "kv/replica_test.ts",
+      name:
+        "a primary whose disk hangs gives its office to the member with the longest log, at once",
+    },
+  },
   "older-epochs-accepted": { breaks: "a follower obeys the primary of an older epoch", seed: 1 },
-  "reign-not-checked": { breaks: "answers given in an earlier reign count in this one" },
-  "reign-not-restarted": { breaks: "who is elected again keeps what it knew from before" },
-  "epoch-reused-after-restart": { breaks: "a restarted primary goes on in its old epoch" },
+  "reign-not-checked": {
+    breaks: "answers given in an earlier reign count in this one",
+    test: {
+      file: "kv/replica_test.ts",
+      name: "Replica.step() ignores an ack of an older reign or of an older life of the peer",
+    },
+  },
+  "reign-not-restarted": {
+    breaks: "who is elected again keeps what it knew from before",
+    test: {
+      file: "kv/replica_rules_test.ts",
+      name:
+        "who is elected again begins anew: it serves once the new reign's first entry is committed",
+    },
+  },
+  "epoch-reused-after-restart": {
+    breaks: "a restarted primary goes on in its old epoch",
+    test: {
+      file: "kv/replica_rules_test.ts",
+      name: "a restarted primary is none until it is elected anew",
+    },
+  },
   "incarnation-not-checked": {
     breaks: "a process answers to what was meant for the one before it",
     seed: 1,
   },
-  "store-not-checked": { breaks: "acknowledgements of a replaced disk count for the new one" },
-  "epoch-not-durable-before-answer": { breaks: "an epoch is obeyed before it is on disk" },
+  "store-not-checked": {
+    breaks: "acknowledgements of a replaced disk count for the new one",
+    test: {
+      file: "kv/replica_test.ts",
+      name: "Replica.step() ignores an ack of an older reign or of an older life of the peer",
+    },
+  },
+  "epoch-not-durable-before-answer": {
+    breaks: "an epoch is obeyed before it is on disk",
+    test: {
+      file: "kv/replica_rules_test.ts",
+      name: "neither ack nor promise leaves before the epoch that it is given in is on disk",
+    },
+  },
   "match-without-epoch": { breaks: "logs are matched by position alone", seed: 1 },
-  "truncation-below-commit": { breaks: "committed entries may be cut off" },
   "unverified-log-applied": {
     breaks: "a follower applies entries that the primary may not have",
     seed: 1,
@@ -69,29 +157,53 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     breaks: "a removal counts before anybody knows that it happened",
     seed: 27,
   },
-  "lost-append-not-resent": { breaks: "what was lost on the way is never sent again", seed: 7 },
-  "non-member-elected": { breaks: "a replica that is not in sync becomes primary", seed: 7 },
+  "lost-append-not-resent": { breaks: "what was lost on the way is never sent again", seed: 8 },
+  "non-member-elected": { breaks: "a replica that is not in sync becomes primary", seed: 3 },
   "eligible-not-cleared": {
     breaks: "who left stays electable after commits went on without it",
     seed: 1,
   },
-  "silence-is-death": { breaks: "a silent primary is taken for a dead one" },
-  "proposal-epoch-not-checked": { breaks: "a change is made to another configuration than meant" },
+  "silence-is-death": {
+    breaks: "a silent primary is taken for a dead one",
+    test: {
+      file: "kv/coordinator_test.ts",
+      name: "silence alone elects too, but does not claim that the old primary is dead",
+    },
+  },
+  "proposal-epoch-not-checked": {
+    breaks: "a change is made to another configuration than meant",
+    test: {
+      file: "kv/coordinator_test.ts",
+      name: "a change is refused to anyone but the primary of the current epoch",
+    },
+  },
   "restart-not-noticed": { breaks: "a restarted primary is not elected anew", seed: 7 },
   "rollback-not-noticed": { breaks: "records that went back in time are acted on", seed: 3 },
-  "completion-not-recorded": { breaks: "a retry is executed again", seed: 1 },
-  "completion-not-checkpointed": { breaks: "a checkpoint forgets what was executed" },
+  "completion-not-recorded": { breaks: "a retry is executed again", seed: 2 },
+  "completion-not-checkpointed": {
+    breaks: "a checkpoint forgets what was executed",
+    test: {
+      file: "kv/multi_row_test.ts",
+      name: "a repeated multi-row request gets its first answer, also after a checkpoint",
+    },
+  },
   "completion-lost-on-failover": { breaks: "a new primary forgets what was executed", seed: 7 },
   "completion-dropped-early": { breaks: "only a client's last request is remembered", seed: 5 },
   "copy-in-log-executed": {
     breaks: "two copies of one request in the log are both executed",
-    seed: 18,
+    seed: 7,
   },
   "condition-checked-again": {
     breaks: "a retried compare-and-put that succeeded says mismatch",
-    seed: 3,
+    seed: 2,
   },
-  "request-age-not-checked": { breaks: "a request older than any record of it is executed" },
+  "request-age-not-checked": {
+    breaks: "a request older than any record of it is executed",
+    test: {
+      file: "kv/replica_rules_test.ts",
+      name: "a request that no record can tell from a repeated one is refused, not executed",
+    },
+  },
   "hash-without-version": {
     breaks: "replicas that differ in versions alone look the same",
     seed: 1,
@@ -109,10 +221,14 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   "segment-name-not-synced": { breaks: "a new segment's name is not made durable", seed: 7 },
   "torn-tail-kept": {
     breaks: "a torn batch stays in the log, and others are written behind it",
-    seed: 41,
+    seed: 2,
   },
   "corruption-is-torn-tail": {
     breaks: "damage in the middle of the log is cut off with all behind",
+    test: {
+      file: "kv/disk/wal_recovery_test.ts",
+      name: "recovery refuses damage to the last batch when a clean stop sealed it",
+    },
   },
   "recovered-log-not-synced": {
     breaks: "what was read back at the start is taken for durable",
@@ -122,7 +238,13 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     breaks: "what a failed sync left in memory is taken for durable",
     seed: 9,
   },
-  "log-released-before-checkpoint": { breaks: "the log goes before the checkpoint is there" },
+  "log-released-before-checkpoint": {
+    breaks: "the log goes before the checkpoint is there",
+    test: {
+      file: "roles/backend_group_test.ts",
+      name: "a checkpoint that fails leaves the whole log behind the one before",
+    },
+  },
   "checkpoint-claims-too-much": {
     breaks: "a checkpoint says that it holds more than it does",
     seed: 6,
@@ -131,9 +253,27 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     breaks: "the log says that entries are committed which are not",
     seed: 6,
   },
-  "large-value-not-awaited": { breaks: "an entry is logged before the file that it names is" },
-  "snapshot-without-completions": { breaks: "a fetched checkpoint forgets what was executed" },
-  "unknown-change-is-refused": { breaks: "a proposal without an answer is taken for refused" },
+  "large-value-not-awaited": {
+    breaks: "an entry is logged before the file that it names is",
+    test: {
+      file: "roles/backend_group_test.ts",
+      name: "an entry that names a large value is logged after the value's file is on disk",
+    },
+  },
+  "snapshot-without-completions": {
+    breaks: "a fetched checkpoint forgets what was executed",
+    test: {
+      file: "roles/backend_group_test.ts",
+      name: "a checkpoint that was fetched says which requests were executed",
+    },
+  },
+  "unknown-change-is-refused": {
+    breaks: "a proposal without an answer is taken for refused",
+    test: {
+      file: "kv/replica_test.ts",
+      name: "a refused addition counts until its epoch is over: a copy of it may still be granted",
+    },
+  },
 };
 
 export function listMutants(): string {
@@ -141,38 +281,40 @@ export function listMutants(): string {
     .join("\n");
 }
 
-/** Searches for every one among seeds 1 to `seedsMax`; false when one is not found. */
+/** Looks for every one, among seeds 1 to `seedsMax` where it needs one; false when one is not found. */
 export async function findMutants(seedsMax: number): Promise<boolean> {
   let foundAll = true;
-  console.log(
-    `| mutant | what it breaks | found by | seed | time |\n| --- | --- | --- | --- | --- |`,
-  );
+  console.log("| mutant | what it breaks | found by | time |\n| --- | --- | --- | --- |");
   for (const [name, { breaks }] of Object.entries(MUTANTS)) {
     const startedMs = performance.now();
     const found = await findMutant(name as MutantName, seedsMax);
     foundAll &&= found !== null;
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
-    const by = found === null ? "**not found**" : /^[A-Z]+\d+|^\w+/.exec(found.message)![0];
-    console.log(`| \`${name}\` | ${breaks} | ${by} | ${found?.by ?? ""} | ${seconds} s |`);
+    console.log(`| \`${name}\` | ${breaks} | ${found ?? "**not found**"} | ${seconds} s |`);
   }
   return foundAll;
 }
 
-/** Tries the seed that is known, then all up to `seedsMax`; null when none finds it. */
-export async function findMutant(
-  mutant: MutantName,
-  seedsMax: number,
-): Promise<{ message: string; by: string } | null> {
-  const scenario = SCENARIOS[mutant];
-  if (scenario !== undefined) {
-    const message = await scenario(mutant);
-    return message === null ? null : { message, by: "scenario" };
-  }
-  const { seed: known } = MUTANTS[mutant];
+/**
+ * Runs its directed test, or the seed that is known and then all up to `seedsMax`. Says what found it;
+ * null when nothing did.
+ */
+export async function findMutant(mutant: MutantName, seedsMax: number): Promise<string | null> {
+  const { seed: known, test }: MutantInfo = MUTANTS[mutant];
+  if (test !== undefined) return await findByTest(mutant, test);
   const others = Array.from({ length: seedsMax }, (_, i) => i + 1);
   for (const seed of known === undefined ? others : [known, ...others]) {
     const failure = await failureOf({ seed, mutant });
-    if (failure !== null) return { message: failure.message, by: String(seed) };
+    if (failure === null) continue;
+    const [check] = /^[A-Z]+\d+|^\w+/.exec(failure.message)!;
+    return `seed ${seed} (${check})`;
   }
   return null;
+}
+
+async function findByTest(mutant: MutantName, test: DirectedTest): Promise<string | null> {
+  const broken = await directedFailure(test, null);
+  if (broken !== null) throw new Error(`"${test.name}" fails without a mutant: ${broken}`);
+  if (await directedFailure(test, mutant) === null) return null;
+  return `\`${test.file}\`: ${test.name}`;
 }
