@@ -10,7 +10,7 @@ import { possibleNemeses } from "../faults/nemeses.ts";
 import { WORKLOADS } from "../faults/workloads.ts";
 
 const seed = Number(Deno.env.get("PENNCLOUD_TEST_FAULTS_SEED") ?? 1);
-const SECONDS = Number(Deno.env.get("PENNCLOUD_TEST_FAULTS_SECONDS") ?? 90);
+const SECONDS = Number(Deno.env.get("PENNCLOUD_TEST_FAULTS_SECONDS") ?? 45);
 
 Deno.test("whatever fails, alone or together, nothing acknowledged is lost and clients see one history", async () => {
   const { nemeses, leftOut } = await possibleNemeses();
