@@ -55,6 +55,13 @@ export type MutantName =
   | "condition-checked-again"
   | "request-age-not-checked"
   | "hash-without-version"
+  // Transactions over several groups, and tablets.
+  | "lock-ignored-by-writes"
+  | "commit-without-anchor"
+  | "pending-rolled-back"
+  | "forgotten-before-forward"
+  | "locks-not-checkpointed"
+  | "old-split-obeyed"
   // The client.
   | "retry-with-new-number"
   | "unknown-reported-as-failed"

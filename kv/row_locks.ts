@@ -21,6 +21,7 @@ import type { Version } from "../proto/ids.ts";
 import type { CellStore, StoredCell } from "./cell_store.ts";
 import { invariant } from "./invariant.ts";
 import { DECISION, INTERNAL, LOCK, STAGED_DELETE, STAGED_PUT } from "./internal_columns.ts";
+import { mutated } from "./mutant.ts";
 import type { LockedOutcome, TxnRef, TxnState } from "./outcome.ts";
 import { type RowSpan, rowWithin } from "./read_gate.ts";
 import { changesOf, type RowChanges } from "./row_op.ts";
@@ -74,6 +75,7 @@ export class RowLocks {
   }
 
   save(): SavedRowLocks {
+    if (mutated("locks-not-checkpointed")) return { locks: [], decisions: [] };
     return {
       locks: Array.from(this.#byRow.values(), ({ row, id, anchor, decides }) => ({
         row,

@@ -33,6 +33,7 @@ import { type Env, freshId } from "./env.ts";
 import { KvError } from "./errors.ts";
 import type { KvSession, RowOp, TransactResult } from "./kv.ts";
 import { toLogRowOp, toTransactResult } from "./log_value.ts";
+import { mutated } from "./mutant.ts";
 import type { LockedOutcome, RecordedOutcome, TxnRef, TxnState } from "./outcome.ts";
 import type { Decision, RowLock } from "./row_locks.ts";
 
@@ -156,8 +157,8 @@ export class TransactionRunner {
     const distinct = new Map(locks.map((lock) => [lock.id, lock]));
     const settled = await Promise.all(Array.from(distinct.values(), async (lock) => {
       const { state } = await this.#port.stateOf(lock, this.#optionsOf(deadline));
-      if (state === "pending") return false;
-      await this.#roll(lock, [lock.row], state, deadline);
+      if (state === "pending" && !mutated("pending-rolled-back")) return false;
+      await this.#roll(lock, [lock.row], state === "committed" ? state : "gone", deadline);
       return true;
     }));
     return settled.includes(true);
@@ -305,6 +306,7 @@ export class TransactionRunner {
     onVersion(first, version);
     const cleanUp = async () => {
       const { session } = deadline, ample = { ...this.#deadlineIn(CLEAN_UP_DEADLINE_MS), session };
+      if (mutated("forgotten-before-forward")) await this.#step(txn, [txn.anchor], "forget", ample);
       await Promise.all(others.map(async (part) => {
         const settled = await this.#step(txn, part.rows, "forward", ample);
         onVersion(part, settled.version === 0 ? null : settled.version);

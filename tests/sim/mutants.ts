@@ -208,6 +208,51 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     breaks: "replicas that differ in versions alone look the same",
     seed: 1,
   },
+  "lock-ignored-by-writes": {
+    breaks: "a plain write goes past a transaction's lock",
+    test: {
+      file: "kv/row_locks_test.ts",
+      name:
+        "a locked row keeps its cells until the commit, and what was intended survives a restart",
+    },
+  },
+  "commit-without-anchor": {
+    breaks: "a transaction that was aborted is taken for committed",
+    test: {
+      file: "kv/row_locks_test.ts",
+      name: "a commit counts only while the anchor is locked, and an abort only before it",
+    },
+  },
+  "pending-rolled-back": {
+    breaks: "a reader rolls back what may still be committed",
+    test: {
+      file: "kv/transaction_test.ts",
+      name:
+        "transactions through each other are strictly serializable, whoever dies and whatever is lost",
+    },
+  },
+  "forgotten-before-forward": {
+    breaks: "the note of a commit goes before all groups applied it",
+    test: {
+      file: "kv/transaction_test.ts",
+      name: "a client that dies at any step leaves all rows old or all rows new, for every reader",
+    },
+  },
+  "locks-not-checkpointed": {
+    breaks: "a checkpoint forgets which rows are locked",
+    test: {
+      file: "kv/row_locks_test.ts",
+      name:
+        "a locked row keeps its cells until the commit, and what was intended survives a restart",
+    },
+  },
+  "old-split-obeyed": {
+    breaks: "an order for an earlier shape of a tablet is carried out",
+    test: {
+      file: "kv/tablets_test.ts",
+      name: "an order for an earlier shape of a tablet has no effect",
+    },
+  },
   "retry-with-new-number": { breaks: "a client's retry is another request", seed: 1 },
   "unknown-reported-as-failed": {
     breaks: "a client says that a write did not happen, unknowing",
