@@ -177,8 +177,8 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a change is refused to anyone but the primary of the current epoch",
     },
   },
-  "restart-not-noticed": { breaks: "a restarted primary is not elected anew", seed: 7 },
-  "rollback-not-noticed": { breaks: "records that went back in time are acted on", seed: 3 },
+  "restart-not-noticed": { breaks: "a restarted primary is not elected anew", seed: 3 },
+  "rollback-not-noticed": { breaks: "records that went back in time are acted on", seed: 10 },
   "completion-not-recorded": { breaks: "a retry is executed again", seed: 2 },
   "completion-not-checkpointed": {
     breaks: "a checkpoint forgets what was executed",
@@ -191,7 +191,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   "completion-dropped-early": { breaks: "only a client's last request is remembered", seed: 5 },
   "copy-in-log-executed": {
     breaks: "two copies of one request in the log are both executed",
-    seed: 7,
+    seed: 15,
   },
   "condition-checked-again": {
     breaks: "a retried compare-and-put that succeeded says mismatch",
