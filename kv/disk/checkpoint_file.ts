@@ -8,7 +8,7 @@ import { DatabaseSync } from "node:sqlite";
 import type { GroupId, Lsn } from "../../proto/ids.ts";
 import { CorruptionError } from "../errors.ts";
 import { type CellTotals, recordSum } from "./checkpoint_sums.ts";
-import { DiskFailedError, RealDisk } from "./disk.ts";
+import { DiskFailedError, diskFull, RealDisk } from "./disk.ts";
 
 /** The first release without the bug that could corrupt a file written by two connections. */
 const SQLITE_VERSION_MIN = [3, 51, 3];
@@ -132,10 +132,11 @@ function cellTotals(db: DatabaseSync): CellTotals {
   return { count: Number(found.count), total: Number(found.total ?? 0) };
 }
 
-/** Turns what SQLite says about a damaged file into our own error; leaves other errors alone. */
+/** Turns what SQLite says about its file or disk into our own error; leaves other errors alone. */
 export function explainSqlite(error: unknown, path: string): unknown {
   if (error instanceof CorruptionError) return error;
   const message = error instanceof Error ? error.message : String(error);
+  if (/disk is full/i.test(message)) return diskFull(path, error);
   if (/disk I\/O error/i.test(message)) {
     return new DiskFailedError(`Cannot go on with "${path}": the disk failed`, { cause: error });
   }
@@ -154,6 +155,8 @@ function absorbWriteAheadLog(path: string): void {
   }
   try {
     db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  } catch (error) {
+    throw explainSqlite(error, path);
   } finally {
     db.close();
   }

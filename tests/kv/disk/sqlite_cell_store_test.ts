@@ -4,9 +4,11 @@
  * checkpoint; and never an answer from damaged bytes.
  */
 import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
 import { crc32 } from "node:zlib";
 import { groupId, lsn, version } from "../../../proto/ids.ts";
 import type { CellRange, CellStore, StoredCell } from "../../../kv/cell_store.ts";
+import { explainSqlite } from "../../../kv/disk/checkpoint_file.ts";
 import { diskFull, isDiskFull } from "../../../kv/disk/disk.ts";
 import { seededRandom } from "../../../kv/disk/sim_disk.ts";
 import {
@@ -447,5 +449,16 @@ Deno.test("CheckpointWriter ends its worker when idle, and starts another when n
   } finally {
     await writer.close();
     await Deno.remove(dir, { recursive: true });
+  }
+});
+
+Deno.test("what SQLite says about a full disk is told from damage", () => {
+  const db = new DatabaseSync(":memory:");
+  try {
+    db.exec("CREATE TABLE cells (val BLOB); PRAGMA max_page_count = 4");
+    const fill = () => db.exec("INSERT INTO cells VALUES (zeroblob(1000000))");
+    assert.throws(fill, (error) => isDiskFull(explainSqlite(error, "groups/7.db")));
+  } finally {
+    db.close();
   }
 });
