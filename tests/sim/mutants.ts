@@ -10,13 +10,13 @@ import type { MutantName } from "../../kv/mutant.ts";
 import { directedFailure, type DirectedTest } from "./directed_tests.ts";
 import { failureOf } from "./failing_seed.ts";
 
-export interface MutantInfo {
-  readonly breaks: string;
-  /** One that finds it. */
-  readonly seed?: number;
-  /** For what random search does not reach, or not often enough. */
-  readonly test?: DirectedTest;
-}
+/** What finds it: a seed, or a test for what random search does not reach, or not often enough. */
+export type MutantInfo =
+  & { readonly breaks: string }
+  & (
+    | { readonly seed: number; readonly test?: undefined }
+    | { readonly test: DirectedTest; readonly seed?: undefined }
+  );
 
 export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   "ack-before-fsync": {
@@ -322,8 +322,11 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
 };
 
 export function listMutants(): string {
-  return Object.entries(MUTANTS).map(([name, { breaks }]) => `${name.padEnd(32)} ${breaks}`)
-    .join("\n");
+  const all = Object.entries<MutantInfo>(MUTANTS).map(([name, { breaks, seed, test }]) => {
+    const by = test === undefined ? `seed ${seed}` : `tests/${test.file}`;
+    return `${name.padEnd(32)} ${breaks} (${by})`;
+  });
+  return all.join("\n");
 }
 
 /** Looks for every one, among seeds 1 to `seedsMax` where it needs one; false when one is not found. */
@@ -345,10 +348,9 @@ export async function findMutants(seedsMax: number): Promise<boolean> {
  * null when nothing did.
  */
 export async function findMutant(mutant: MutantName, seedsMax: number): Promise<string | null> {
-  const { seed: known, test }: MutantInfo = MUTANTS[mutant];
+  const { seed: known, test } = MUTANTS[mutant];
   if (test !== undefined) return await findByTest(mutant, test);
-  const others = Array.from({ length: seedsMax }, (_, i) => i + 1);
-  for (const seed of known === undefined ? others : [known, ...others]) {
+  for (const seed of [known, ...Array.from({ length: seedsMax }, (_, i) => i + 1)]) {
     const failure = await failureOf({ seed, mutant });
     if (failure === null) continue;
     const [check] = /^[A-Z]+\d+|^\w+/.exec(failure.message)!;
