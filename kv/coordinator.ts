@@ -117,6 +117,8 @@ interface Election {
   priorReignDead: boolean;
   /** Suspected by silence alone: a member that still hears the primary has a veto. */
   readonly bySilence: boolean;
+  /** It hears nobody, though it may be heard: nobody's veto counts. */
+  readonly deaf: boolean;
   polledMs: number;
 }
 
@@ -143,6 +145,8 @@ interface Group {
 const POLL_AGAIN_MS = 500;
 /** Several reports' time, and that of connecting again. */
 const LISTEN_MS = 2_000;
+/** Who reported within this time is there; nodes report twice a second. */
+const ALIVE_MS = 1_200;
 /** The one reason for which an epoch may rise by more than one (B1). */
 const RECOVERED = "recovered from the nodes";
 const LEARNERS_EVERY_MS = 3_000;
@@ -348,9 +352,9 @@ export class Coordinator {
   #elect(
     gid: GroupId,
     group: Group,
-    options: { reason: string; priorReignDead?: boolean; bySilence?: boolean },
+    options: { reason: string; priorReignDead?: boolean; bySilence?: boolean; deaf?: boolean },
   ): void {
-    const { reason, priorReignDead = false, bySilence = false } = options;
+    const { reason, priorReignDead = false, bySilence = false, deaf = false } = options;
     if (group.rolledBack) return;
     if (group.election !== null) {
       // Proof of death may arrive while we still wait because of mere silence.
@@ -363,6 +367,7 @@ export class Coordinator {
       reason,
       priorReignDead,
       bySilence,
+      deaf,
       polledMs: this.#nowMs,
     };
     this.#pollMembers(group);
@@ -385,7 +390,8 @@ export class Coordinator {
     if (this.#isListening(group)) return;
     const waitedMs = this.#nowMs - election.sinceMs;
     const oldPrimary = config.primary.node;
-    if (election.bySilence && !election.priorReignDead && this.#vetoed(gid, group)) {
+    const mayBeVetoed = election.bySilence && !election.deaf && !election.priorReignDead;
+    if (mayBeVetoed && this.#vetoed(gid, group)) {
       group.election = null;
       return;
     }
@@ -405,7 +411,7 @@ export class Coordinator {
     if (outstanding.length > 0 && waitedMs < this.#timing.pollMs) return;
     if (inSync.length > 0) {
       // Waiting for the longer log is a kindness: fewer requests end with an unknown outcome.
-      const allHeard = outstanding.length === 0 && this.#restIsDown(group, inSync);
+      const allHeard = outstanding.length === 0 && this.#restIsHeard(group, election, inSync);
       if (!enough && !allHeard && waitedMs < this.#timing.coldStartWaitMs) return;
       return this.#install(gid, group, this.#best(gid, group, inSync), inSync);
     }
@@ -451,11 +457,32 @@ export class Coordinator {
     return (groupReport(this.#nodes.get(node)!, gid)?.lastLsn ?? 0) < committed;
   }
 
-  /** Whether all members in sync but `present` are known to have ended, rather than just silent. */
-  #restIsDown(group: Group, present: readonly Member[]): boolean {
+  /** Whether all members in sync but `present` have ended or been heard, rather than are just silent. */
+  #restIsHeard(group: Group, election: Election, present: readonly Member[]): boolean {
     return group.config!.inSync.every((member) =>
-      present.includes(member) || this.#nodes.get(member.node)?.down === true
+      present.includes(member) || election.answered.has(member.node) ||
+      this.#nodes.get(member.node)?.down === true
     );
+  }
+
+  /**
+   * A primary that wants its last companion out although we hear it, and enough others, is the one
+   * that does not hear: a link that fails in one direction. With the companion out nothing could be
+   * written until the link heals; under another primary it can.
+   */
+  #isDeaf(gid: GroupId, { plan, config }: Group, leaving: Member): boolean {
+    const { inSync, minInSync, primary } = config!;
+    if (inSync.length - 1 >= minInSync || leaving.node === primary.node) return false;
+    if (!inSync.some(({ node, store }) => node === leaving.node && store === leaving.store)) {
+      return false;
+    }
+    const isAlive = (node: NodeId) => {
+      const known = this.#nodes.get(node);
+      return known !== undefined && !known.down && this.#nowMs - known.reportedMs < ALIVE_MS;
+    };
+    const others = plan.members.map(nodeId).filter((node) => node !== primary.node);
+    return isAlive(leaving.node) && this.#mayCount(gid, leaving) &&
+      others.filter(isAlive).length >= minInSync;
   }
 
   #vetoed(gid: GroupId, group: Group): boolean {
@@ -531,6 +558,11 @@ export class Coordinator {
     if (!isPrimary || !isCurrent || group.swapping !== null) return refuse();
     // It asks again.
     if (this.#isListening(group)) return refuse();
+    const { gid, change } = proposal;
+    if (change.kind === "remove" && this.#isDeaf(gid, group, change.member)) {
+      refuse();
+      return this.#elect(gid, group, { reason: "it is deaf", bySilence: true, deaf: true });
+    }
     const next = this.#changed(config, proposal);
     if (next !== null) {
       this.#swap(proposal.gid, group, requestId, { ...next, changeId: proposal.changeId });

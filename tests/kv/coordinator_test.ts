@@ -185,6 +185,7 @@ Deno.test("staggered crash: A dies, B and C go on and die, A comes back first an
 
 Deno.test("below the minimum who leaves stays eligible, and nobody is once it is reached again", () => {
   const bench = created();
+  bench.later(2_000);
   assert.equal(bench.propose({ kind: "remove", member: member(1) }), "done");
   assert.deepEqual([bench.inSync, bench.eligible], [[0, 2], []]);
   assert.equal(bench.propose({ kind: "remove", member: member(2) }), "done");
@@ -203,6 +204,34 @@ Deno.test("a change is refused to anyone but the primary of the current epoch", 
   assert.equal(bench.propose(change, bench.record!.primary, epoch(0)), "refused");
   assert.equal(bench.propose({ kind: "remove", member: member(0) }), "refused");
   assert.equal(bench.record!.epoch, 1);
+});
+
+Deno.test("a primary that would drop its last companion though all are well loses its office to it", () => {
+  const bench = created();
+  assert.equal(bench.propose({ kind: "remove", member: member(1) }), "done");
+  bench.later(5_000);
+  for (const node of [0, 1, 2]) bench.report(node);
+  assert.equal(bench.propose({ kind: "remove", member: member(2) }), "refused");
+  for (const node of [0, 1, 2]) bench.report(node);
+  assert.equal(bench.record!.primary.node, 2);
+  assert.deepEqual(
+    bench.record!.eligible,
+    [member(0)],
+    "nothing is committed before others are in",
+  );
+  assert.equal(bench.record!.deadReign, null, "the deaf one may still hold promises");
+});
+
+Deno.test("a last companion that nobody hears is dropped, and one whose fellows are gone as well", () => {
+  for (const heard of [[0, 1], [0, 2]]) {
+    const bench = created();
+    bench.propose({ kind: "remove", member: member(1) });
+    bench.later(5_000);
+    for (const node of heard) bench.report(node);
+    assert.equal(bench.propose({ kind: "remove", member: member(2) }), "done");
+    assert.equal(bench.record!.primary.node, 0);
+    assert.deepEqual(bench.inSync, [0]);
+  }
 });
 
 Deno.test("a replaced disk is another store: it can neither be added as the old one nor lead", () => {
