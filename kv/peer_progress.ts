@@ -16,6 +16,11 @@ export class PeerProgress {
   nextLsn: Lsn;
   /** It adopted our epoch, so appends need not carry the configuration. */
   hasConfig = false;
+  /**
+   * In this life it has acknowledged an append, so it knows how far its log equals ours. Until then a
+   * follower applies nothing, however much we know that it has.
+   */
+  isMatched = false;
   /** Until when it promised not to act as primary, on our clock; counted from our sending. */
   leaseUntilMs = -Infinity;
   /** What it was last told to be committed. */
@@ -66,6 +71,7 @@ export class PeerProgress {
 
   /** An answer says that everything up to `matchLsn` is safe there. Never lowers. */
   raiseMatch(matchLsn: Lsn, nowMs: number): void {
+    this.isMatched = true;
     if (matchLsn > this.matchLsn) {
       this.matchLsn = matchLsn;
       this.progressMs = nowMs;

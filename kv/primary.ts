@@ -338,7 +338,7 @@ export class Primary {
     const { log, nowMs, effects } = this.#core;
     while (peer.canSend) {
       const empty = peer.nextLsn > log.lastLsn;
-      if (empty && (peer.hasInFlight || peer.matchLsn > 0)) {
+      if (empty && (peer.hasInFlight || peer.isMatched)) {
         if (!peer.hasInFlight) peer.progressMs = nowMs;
         return;
       }
@@ -541,6 +541,7 @@ export class Primary {
     const first = peer.inc === 0;
     peer.inc = inc;
     peer.stampMs = null;
+    peer.isMatched = false;
     peer.hasConfig = false;
     peer.readingLog = false;
     peer.snapshotOffered = false;

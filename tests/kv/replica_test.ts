@@ -424,3 +424,28 @@ Deno.test("followers hear of a commit with the next tick when no append carries 
   assert.deepEqual(told(), [[1, 2], [2, 2]]);
   assert.deepEqual(told(), []);
 });
+
+Deno.test("a follower that restarted is sent an append even if it lacks nothing, so that it may apply", () => {
+  const bench = primary();
+  for (const peer of [1, 2]) bench.promise(peer);
+  const effects = bench.step({
+    kind: "message",
+    message: {
+      kind: "behind",
+      gid: GID,
+      from: nodeId(1),
+      store: storeId("s1"),
+      inc: incarnation(2),
+      toInc: incarnation(1),
+      epoch: epoch(1),
+      reign: epoch(1),
+    },
+    entries: [],
+  });
+  const appends = effects.flatMap((effect) =>
+    effect.kind === "send" && effect.to === 1 && effect.message.kind === "append"
+      ? [[effect.message.prevLsn, effect.message.commitLsn, effect.message.entries.length]]
+      : []
+  );
+  assert.deepEqual(appends, [[1, 1, 0]]);
+});

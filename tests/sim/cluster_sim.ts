@@ -575,7 +575,7 @@ export class ClusterSim {
     const generation = Math.floor(this.time.nowMs / GENERATION_MS);
     return this.plans.flatMap(({ id, startKey }) =>
       Array.from({ length: this.swarm.shape.rowsPerGroup }, (_, i) => ({
-        row: `${startKey}${String.fromCharCode(97 + generation)}-${i}`,
+        row: `${startKey}a${generation}-${i}`,
         gid: id,
       }))
     );
