@@ -242,6 +242,15 @@ export class Coordinator {
     }
   }
 
+  /**
+   * Whether the group's record may be believed: a primary that cannot reach its members reads by it
+   * (read_gate.ts), and an older copy would make one of long ago believe that it still is one.
+   */
+  vouchesFor(gid: GroupId): boolean {
+    const group = this.#groups.get(gid);
+    return group !== undefined && !group.rolledBack && !this.#isListening(group);
+  }
+
   // --------------------------------------------------------------------- what nodes tell us
 
   #onReport(node: NodeId, spawnId: string | null, report: StoreReport): void {

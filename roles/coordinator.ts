@@ -142,7 +142,9 @@ export class CoordinatorShell {
       this.#feed({ kind: "exited", spawnId: spawn });
       return {};
     },
-    configOf: ({ gid }) => ({ config: this.#metadata.get(groupId(gid)) }),
+    configOf: ({ gid }) => ({
+      config: this.#core.vouchesFor(groupId(gid)) ? this.#metadata.get(groupId(gid)) : null,
+    }),
     status: () => this.#status(),
     recoverMeta: () => this.#recoverMeta(),
     forcePrimary: async ({ gid, node }) => ({ config: await this.#forcePrimary(gid, node) }),
