@@ -16,6 +16,7 @@ import type {
   SnapshotOffer,
 } from "../proto/replication.ts";
 import type { GroupState } from "./group_state.ts";
+import { invariant } from "./invariant.ts";
 import { mutated } from "./mutant.ts";
 import type { HashCheck, ReplicaCore } from "./replica_core.ts";
 import type { LogEntry } from "./replica_log.ts";
@@ -198,11 +199,24 @@ export class Follower {
     this.#core.effects.push({ kind: "fetchSnapshot", from: message.from });
   }
 
+  /**
+   * Whether a checkpoint as of `lsn` may still take the place of our state and log. While it was on its
+   * way we may have become a member, on whose log others count, or have come further by ourselves.
+   */
+  mayInstall(lsn: Lsn): boolean {
+    if (mutated("checkpoint-installed-late")) return true;
+    return this.#fetchingSnapshot && this.#core.role === "learner" && lsn > this.#core.commitLsn;
+  }
+
   /** The shell replaced our state and log by a checkpoint; it is on disk. */
   onSnapshotInstalled(state: GroupState, history: EpochHistory): void {
     const core = this.#core;
+    invariant(
+      this.mayInstall(state.appliedLsn),
+      "A1",
+      () => `a checkpoint of ${state.appliedLsn} was installed over committed ${core.commitLsn}`,
+    );
     this.#fetchingSnapshot = false;
-    if (state.appliedLsn <= core.commitLsn) return;
     core.replaceBySnapshot(state, history);
     this.#verifiedLsn = toLsn(0);
     if (core.config !== null) this.#askForMore(core.config);

@@ -74,6 +74,7 @@ export type MutantName =
   | "recovered-log-not-synced"
   | "failed-sync-trusted"
   // A backend: log, checkpoint and files together.
+  | "checkpoint-installed-late"
   | "log-released-before-checkpoint"
   | "checkpoint-claims-too-much"
   | "commit-hint-too-high"

@@ -192,6 +192,11 @@ export class Replica {
     return this.#core.log.at(lsn);
   }
 
+  /** Whether a fetched checkpoint as of `lsn` may be put in place of what is here. */
+  mayInstall(lsn: Lsn): boolean {
+    return this.#follower.mayInstall(lsn);
+  }
+
   /** Whether a linearizable read may be answered from the applied state right now (A6). */
   canReadAt(nowMs: number): boolean {
     return this.#primary?.canReadAt(nowMs) ?? false;

@@ -267,6 +267,8 @@ export class Backend {
   #draining = false;
   #diskFull = false;
   #isHanging = false;
+  /** Of checkpoints, from other nodes. */
+  readonly #fetches = { begun: 0, underWay: 0 };
   #blobBytes = 0;
   readonly #clock: ClockWatch;
   #timers: (() => void)[] = [];
@@ -338,16 +340,14 @@ export class Backend {
           onRoleChanged: () => this.#reporter?.reportNow(),
           onDiskFull,
           keepDiverged: parts.keepDiverged,
-          fetchSnapshot: (group: GroupShell, from: NodeId) =>
-            parts.fetchSnapshot({
-              group,
-              from,
-              peers: this.#peers,
-              blobs,
-              dataDir,
-              openStore: () => parts.openStore(gid),
-              env,
-            }),
+          fetchSnapshot: (group: GroupShell, from: NodeId) => {
+            this.#fetches.begun += 1;
+            this.#fetches.underWay += 1;
+            const openStore = () => parts.openStore(gid);
+            const peers = this.#peers;
+            return parts.fetchSnapshot({ group, from, peers, blobs, dataDir, openStore, env })
+              .finally(() => this.#fetches.underWay -= 1);
+          },
         }),
     });
     this.#groups = this.#replicas.shells;
@@ -682,6 +682,9 @@ export class Backend {
     const { env } = this.#context;
     // What a damaged replica mentions is not known.
     if (this.#replicas.problem !== null) return;
+    // Nor what a checkpoint on its way here mentions.
+    const { begun, underWay } = this.#fetches;
+    if (underWay > 0) return;
     try {
       const listed: string[] = [];
       for await (const id of this.#blobs.list()) listed.push(id);
@@ -701,6 +704,7 @@ export class Backend {
       for (const id of listed) {
         // Listed before the state was read, so what came in meanwhile is not among them.
         if (mentioned.has(id) || this.#intake.durable([id]) !== null) continue;
+        if (this.#fetches.begun > begun) return;
         await this.#blobs.remove(id);
         removed += 1;
       }

@@ -88,6 +88,10 @@ const BLOB_GRACE_MS = 60_000;
 const DIVERGED_BYTES_MAX = 16 * 1024 * 1024;
 const HISTORY_MAX = 1_000;
 const AUDIT_EVERY_MS = 10_000;
+/** What comes again when it is not heard. */
+const REPEATED_INPUTS: ReadonlySet<Input["kind"]> = new Set(
+  ["message", "tick", "config", "proposed", "recordChecked"] as const,
+);
 
 export class GroupShell {
   readonly gid: GroupId;
@@ -98,6 +102,8 @@ export class GroupShell {
   #flushScheduled = false;
   readonly #writes: PendingWrite[] = [];
   #writing = false;
+  /** A fetched checkpoint takes the place of the store: nothing may be read from it or applied to it. */
+  #installing = false;
   #hintedCommitLsn: Lsn = toLsn(0);
   readonly #requests = new Map<number, PromiseWithResolvers<RequestOutcome>>();
   readonly #reshapes = new Map<number, PromiseWithResolvers<void>>();
@@ -159,8 +165,10 @@ export class GroupShell {
     return this.#replica;
   }
 
+  /** @throws {KvError} `unavailable` while another checkpoint is put in its place */
   get store(): CheckpointedStore {
-    return this.#store;
+    if (!this.#installing) return this.#store;
+    throw new KvError("unavailable", `The copy of group ${this.gid} is being replaced`);
   }
 
   /** Whether somebody else in sync is there at this moment, who could go on without us. */
@@ -271,7 +279,7 @@ export class GroupShell {
   /** Whether this replica, primary or not, is as new as the reader wishes. */
   satisfies({ maxStaleMs, minLsn }: ReadBound): boolean {
     const { state } = this.#replica;
-    if (this.#retired) return false;
+    if (this.#retired || this.#installing) return false;
     if (minLsn !== undefined && state.appliedLsn < minLsn) return false;
     const nowMs = this.#env.monotonicMs();
     if (maxStaleMs !== undefined && this.#replica.stalenessAt(nowMs) > maxStaleMs) return false;
@@ -294,6 +302,8 @@ export class GroupShell {
 
   #run(input: Input): void {
     if (this.#retired) return;
+    // As if the network stood still; whoever sent it sends it again.
+    if (this.#installing && REPEATED_INPUTS.has(input.kind)) return;
     const forced = this.#givenUpBy(input);
     if (forced !== null) return this.#options.onDamage(forced);
     try {
@@ -706,7 +716,7 @@ export class GroupShell {
 
   /** Called about once a second. */
   maybeCheckpoint(): void {
-    if (this.#checkpointing !== null) return;
+    if (this.#checkpointing !== null || this.#installing) return;
     const { checkpoint_dirty_bytes, checkpoint_log_bytes, checkpoint_interval_ms } =
       this.#options.context.config.store;
     const ageMs = this.#env.monotonicMs() - this.#checkpointedMs;
@@ -724,7 +734,7 @@ export class GroupShell {
   /** Now and then compares a sample of the tablets' counts with the cells that they count. */
   maybeAudit(): void {
     const nowMs = this.#env.monotonicMs();
-    if (nowMs - this.#auditedMs < AUDIT_EVERY_MS) return;
+    if (nowMs - this.#auditedMs < AUDIT_EVERY_MS || this.#installing) return;
     this.#auditedMs = nowMs;
     this.#replica.state.snapshots.expire(nowMs);
     try {
@@ -737,7 +747,7 @@ export class GroupShell {
 
   /** Never rejects: a checkpoint that fails leaves the log as it is, and is tried again later. */
   checkpoint(): Promise<void> {
-    if (this.#retired) return Promise.resolve();
+    if (this.#retired || this.#installing) return Promise.resolve();
     this.#checkpointing ??= this.#checkpoint().finally(() => this.#checkpointing = null);
     return this.#checkpointing;
   }
@@ -787,22 +797,38 @@ export class GroupShell {
     }
   }
 
+  /** Makes sure that a checkpoint has what is applied now, if the disk lets it. */
+  async checkpointAll(): Promise<void> {
+    const { appliedLsn } = this.#replica.state;
+    await this.checkpoint();
+    // One that was under way may have begun before.
+    if (this.#store.checkpointLsn < appliedLsn) await this.checkpoint();
+  }
+
   /**
-   * Replaces the state by a checkpoint that was fetched. `replace` puts the file in place and opens
+   * Replaces the state by a fetched checkpoint as of `lsn`. `replace` puts the file in place and opens
    * it; the log is told before the replica goes on.
+   *
+   * @throws when the replica has no use for it any more; nothing has changed then
    */
-  async install(replace: () => Promise<CheckpointedStore>): Promise<void> {
-    await this.#checkpointing;
-    while (this.#writing) await this.#env.sleep(5);
+  async install(lsn: Lsn, replace: () => Promise<CheckpointedStore>): Promise<void> {
+    // Neither may write beside us: a checkpoint of the old state would end up in the new file.
+    while (this.#writing || this.#checkpointing !== null) {
+      await (this.#checkpointing ?? this.#env.sleep(5));
+    }
     if (this.#retired) throw this.#gone();
+    if (!this.#replica.mayInstall(lsn)) {
+      throw new Error(`the checkpoint as of ${lsn} is not needed any more`);
+    }
     this.#writing = true;
+    this.#installing = true;
     let closed = false;
     try {
       this.#store.close();
       closed = true;
       const store = await this.#whenSpace(replace);
       const meta = savedMeta(this.gid, store);
-      const lsn = store.checkpointLsn;
+      if (store.checkpointLsn !== lsn) throw new Error(`it is as of ${store.checkpointLsn}`);
       const epoch = meta.history.findLast((item) => item.firstLsn <= lsn)?.epoch;
       if (epoch === undefined) throw new Error("the checkpoint has no history");
       const reset = { type: "reset" as const, gid: this.gid, epoch, lsn };
@@ -812,6 +838,7 @@ export class GroupShell {
       this.#freed = [];
       this.#replica.state.snapshots.closeAll();
       const state = this.#loadState(store);
+      this.#installing = false;
       if (mutated("snapshot-without-completions")) state.completions.forgetBefore(Infinity);
       this.#run({ kind: "snapshotInstalled", state, history: meta.history });
     } catch (error) {
@@ -820,6 +847,7 @@ export class GroupShell {
       if (closed) this.#options.onDamage(asDamage(error, `groups/${this.gid}.db`));
       throw error;
     } finally {
+      this.#installing = false;
       this.#writing = false;
       if (this.#writes.length > 0) void this.#writeAll();
     }

@@ -56,7 +56,7 @@ export class SnapshotSource {
       if (this.#copies.size >= COPIES_MAX) {
         throw new KvError("busy", `${COPIES_MAX} checkpoints are being fetched from here already`);
       }
-      await group.checkpoint();
+      await group.checkpointAll();
       const { lsn, path, bytes, remove } = await group.store.exportSnapshot();
       const token = freshId(this.#env);
       this.#copies.set(token, { path, bytes, remove, usedMs: this.#env.monotonicMs() });
@@ -150,7 +150,7 @@ export async function fetchSnapshot(options: {
       if (answer.body.found) await blobs.put(blob, answer.payload);
     });
   }
-  await group.install(async () => {
+  await group.install(toLsn(lsn), async () => {
     await SqliteCellStore.install({ dir: dataDir, gid, fromPath: path });
     return openStore();
   });

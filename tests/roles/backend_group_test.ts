@@ -13,7 +13,7 @@ import { encodeText, INLINE_BYTES_MAX } from "../../kv/kv.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
 import { NodeMemory } from "../../kv/node_memory.ts";
 import { UndoBudget } from "../../kv/snapshots.ts";
-import { incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
+import { epoch as toEpoch, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
 import type { GroupConfig } from "../../proto/replication.ts";
 import { GroupShell, savedMeta } from "../../roles/backend_group.ts";
 import { RecoveredGroup } from "../../roles/backend_recovery.ts";
@@ -25,6 +25,8 @@ import { SimCheckpoints } from "../sim/sim_checkpoints.ts";
 
 const SELF = { node: nodeId(0), store: storeId("s0"), inc: incarnation(1) };
 const ALONE: GroupConfig = config({ inSync: [SELF], minInSync: 1 });
+const OTHER = { node: nodeId(1), store: storeId("s1"), inc: incarnation(1) };
+const LEARNING = config({ inSync: [OTHER], primary: OTHER, minInSync: 1 });
 /** Small enough that a few entries fill one, and none is kept for its own sake. */
 const LOG = { segmentBytes: 2_000, keepBytes: 0 };
 
@@ -85,6 +87,19 @@ class Bench {
     this.shell.feed({ kind: "config", config: ALONE, learners: [] });
   }
 
+  /** Becomes a learner whose log the primary's does not reach back to. */
+  learn(): void {
+    this.shell.feed({ kind: "config", config: LEARNING, learners: null });
+    this.offer();
+  }
+
+  offer(): void {
+    const { epoch, reign, primary: { node: from, store, inc } } = LEARNING;
+    const head = { gid: GID, from, store, inc, toInc: SELF.inc, epoch, reign };
+    const message = { kind: "snapshotOffer" as const, ...head, round: 0 };
+    this.shell.feed({ kind: "message", message, entries: [] });
+  }
+
   /** A value that is too long for the log gets a file. */
   put(row: string, value: string, seq: number): Promise<unknown> {
     const mutations = [{ kind: "put" as const, column: "c", value: encodeText(value) }];
@@ -138,7 +153,8 @@ async function donor(): Promise<Bench> {
 }
 
 function install(bench: Bench, from: Bench, attempt = () => {}): Promise<void> {
-  return bench.shell.install(() => {
+  const { lsn } = from.checkpoints.saved(GID)!;
+  return bench.shell.install(lsn, () => {
     attempt();
     bench.checkpoints.install(GID, from.checkpoints.saved(GID)!);
     return Promise.resolve(bench.openStore());
@@ -188,6 +204,7 @@ Deno.test("an entry that names a large value is logged after the value's file is
 
 Deno.test("a checkpoint that was fetched says which requests were executed", async () => {
   const bench = await Bench.open();
+  bench.learn();
   await install(bench, await donor());
   const { state } = bench.shell.replica;
   assert.equal(state.appliedLsn, 4);
@@ -202,6 +219,7 @@ Deno.test("a checkpoint that was fetched says which requests were executed", asy
 
 Deno.test("a disk that is full while a checkpoint is installed is waited for, not taken for damage", async () => {
   const bench = await Bench.open();
+  bench.learn();
   let attempts = 0;
   await install(bench, await donor(), () => {
     attempts += 1;
@@ -214,9 +232,60 @@ Deno.test("a disk that is full while a checkpoint is installed is waited for, no
 
 Deno.test("a fetched checkpoint that cannot be put in place is damage", async () => {
   const bench = await Bench.open();
+  bench.learn();
   const broken = () => {
     throw new Error("the file is gone");
   };
   await assert.rejects(install(bench, await donor(), broken), /the file is gone/);
   assert.match(bench.damage[0]!.message, /could not be put in place/);
+});
+
+Deno.test("a checkpoint that comes a second time, or too late, changes nothing", async () => {
+  const bench = await Bench.open(), from = await donor();
+  bench.learn();
+  await install(bench, from);
+  bench.offer();
+  let replaced = false;
+  await assert.rejects(install(bench, from, () => replaced = true), /not needed any more/);
+  assert.equal(replaced, false);
+  const { shell } = bench;
+  assert.equal(shell.store, shell.replica.state.store, "what is read is what is applied to");
+  const { baseLsn, lastLsn } = (await bench.recovered()).log();
+  assert.deepEqual([baseLsn, lastLsn], [4, 4]);
+});
+
+Deno.test("a checkpoint does not replace the log of a replica that has become a member meanwhile", async () => {
+  const bench = await Bench.open(), from = await donor();
+  bench.learn();
+  const inSync = [OTHER, SELF], next = toEpoch(LEARNING.epoch + 1);
+  bench.shell.feed({
+    kind: "config",
+    config: { ...LEARNING, epoch: next, inSync },
+    learners: null,
+  });
+  await assert.rejects(install(bench, from), /not needed any more/);
+  assert.equal(bench.shell.replica.state.appliedLsn, 0);
+});
+
+Deno.test("while a fetched checkpoint is put in place nothing is read, applied, or checkpointed", async () => {
+  const bench = await Bench.open(), from = await donor();
+  bench.learn();
+  const { shell } = bench;
+  let during: unknown[] = [];
+  await install(bench, from, () => {
+    const { role, epoch } = shell.replica;
+    shell.feed({
+      kind: "config",
+      config: { ...ALONE, epoch: toEpoch(LEARNING.epoch + 1) },
+      learners: null,
+    });
+    void shell.checkpoint();
+    shell.maybeCheckpoint();
+    shell.maybeAudit();
+    assert.throws(() => shell.store, /being replaced/);
+    during = [role, epoch, shell.satisfies({ maxStaleMs: 1e9 }), bench.checkpoints.saved(GID)];
+  });
+  assert.deepEqual(during, ["learner", LEARNING.epoch, false, undefined]);
+  assert.equal(shell.replica.epoch, LEARNING.epoch, "what came in meanwhile comes again");
+  assert.equal(shell.store.checkpointLsn, 4);
 });

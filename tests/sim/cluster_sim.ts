@@ -382,7 +382,7 @@ export class ClusterSim {
       const answer = await peer.call(transferConversation, "blob", { gid, blob });
       if (answer.body.found) await blobs.put(blob, answer.payload);
     }
-    await group.install(() => {
+    await group.install(copy.lsn, () => {
       node.checkpoints.install(gid, copy);
       return Promise.resolve(openStore());
     });

@@ -312,6 +312,13 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a checkpoint that was fetched says which requests were executed",
     },
   },
+  "checkpoint-installed-late": {
+    breaks: "a fetched checkpoint replaces the log of who has become a member meanwhile",
+    test: {
+      file: "roles/backend_group_test.ts",
+      name: "a checkpoint that comes a second time, or too late, changes nothing",
+    },
+  },
   "unknown-change-is-refused": {
     breaks: "a proposal without an answer is taken for refused",
     test: {

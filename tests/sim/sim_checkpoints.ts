@@ -93,6 +93,7 @@ class SimCellStore implements CheckpointedStore {
   checkpointLsn: Lsn;
   meta: Record<string, unknown>;
   dirtyBytes = 0;
+  #isClosed = false;
 
   constructor(checkpoints: SimCheckpoints, gid: GroupId, takeTime: () => Promise<void>) {
     this.#checkpoints = checkpoints;
@@ -105,10 +106,12 @@ class SimCellStore implements CheckpointedStore {
   }
 
   get(row: string, column: string): StoredCell | undefined {
+    this.#assertOpen();
     return this.#cells.get(row, column);
   }
 
   range(range: CellRange): Iterable<StoredCell> {
+    this.#assertOpen();
     return this.#cells.range(range);
   }
 
@@ -123,6 +126,7 @@ class SimCellStore implements CheckpointedStore {
   }
 
   async checkpoint({ lsn, meta }: { lsn: Lsn; meta: Record<string, unknown> }): Promise<void> {
+    this.#assertOpen();
     const metaText = JSON.stringify(meta), dirtyBytes = this.dirtyBytes;
     const checkpoint = { lsn, meta: metaText, cells: [...this.#cells.range({})] };
     await this.#checkpoints.save(this.#gid, checkpoint, this.#takeTime);
@@ -148,5 +152,11 @@ class SimCellStore implements CheckpointedStore {
     }
   }
 
-  close(): void {}
+  close(): void {
+    this.#isClosed = true;
+  }
+
+  #assertOpen(): void {
+    if (this.#isClosed) throw new Error("the checkpoint is closed");
+  }
 }
