@@ -1,13 +1,13 @@
 /**
  * `deno task test`: every test, in stages, closing with one plain line `N passed, N failed`.
  *
- * Stages that start real clusters, browsers or other programs run one file after the other; the rest
- * runs in parallel. A stage that fails does not keep the next from running. Arguments name stages:
+ * Two files run at a time, but for those that start browsers or other programs: they run alone. A
+ * stage that fails does not keep the next from running. Arguments name stages:
  * `deno task test cluster browser`.
  *
- * A busy machine can keep a browser or a process from answering in time. So files of those stages
- * that failed run once more, loudly, and the second word counts; unless what failed is a guarantee
- * of the store (`BROKEN_GUARANTEE`): that is never the machine's fault.
+ * A busy machine can keep a browser or a process from answering in time. So files with real processes
+ * that failed run once more, alone and loudly, and the second word counts; unless what failed is a
+ * guarantee of the store (`BROKEN_GUARANTEE`): that is never the machine's fault.
  */
 import { existing, QUICK_TESTS, runDeno, SOURCE, TESTS_CONFIG } from "./run_step.ts";
 
@@ -15,15 +15,17 @@ interface Stage {
   readonly name: string;
   readonly paths: readonly string[];
   readonly parallel: boolean;
+  /** Real processes, which a busy machine can keep waiting. */
+  readonly processes: boolean;
 }
 
 const STAGES: readonly Stage[] = [
-  { name: "quick", paths: QUICK_TESTS, parallel: true },
-  { name: "model", paths: ["tests/model"], parallel: true },
-  { name: "sim", paths: ["tests/sim"], parallel: true },
-  { name: "cluster", paths: ["tests/cluster"], parallel: false },
-  { name: "interop", paths: ["tests/interop"], parallel: false },
-  { name: "browser", paths: ["tests/browser"], parallel: false },
+  { name: "quick", paths: QUICK_TESTS, parallel: true, processes: false },
+  { name: "model", paths: ["tests/model"], parallel: true, processes: false },
+  { name: "sim", paths: ["tests/sim"], parallel: true, processes: false },
+  { name: "cluster", paths: ["tests/cluster"], parallel: true, processes: true },
+  { name: "interop", paths: ["tests/interop"], parallel: false, processes: true },
+  { name: "browser", paths: ["tests/browser"], parallel: false, processes: true },
 ];
 
 /** What tests say when the store did what it must never do. */
@@ -64,13 +66,13 @@ async function checkTypes(): Promise<void> {
   count("check", { passed: 2 - failed, failed }, source.seconds + tests.seconds);
 }
 
-async function runStage({ name, paths, parallel }: Stage): Promise<void> {
+async function runStage({ name, paths, parallel, processes }: Stage): Promise<void> {
   const found = await existing(paths);
   if (found.length === 0) return;
   console.log(`\n== ${name}: ${found.join(" ")}`);
   const first = await runFiles(found, parallel);
   let { counts, seconds } = first;
-  const again = parallel ? [] : repeatable(first.report);
+  const again = processes ? repeatable(first.report) : [];
   if (again.length > 0) {
     console.log(`\n== ${name}: failed, once more: ${again.join(" ")}`);
     const second = await runFiles(again, false);
