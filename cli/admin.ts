@@ -309,7 +309,7 @@ export async function adminForcePrimary(
 const coordinatorOf = ({ config }: OpenCluster): NodeEntry =>
   config.node.find((node) => node.role === "coordinator")!;
 
-async function clusterStatus(cluster: OpenCluster): Promise<ClusterStatus> {
+export async function clusterStatus(cluster: OpenCluster): Promise<ClusterStatus> {
   const { body } = await withNode(
     cluster,
     coordinatorOf(cluster),

@@ -78,6 +78,8 @@ ${STATUS_HELP}`,
 }
 
 const loadAdmin = () => importLater<typeof import("./admin.ts")>("./admin.ts", import.meta.url);
+const loadSalvage = () =>
+  importLater<typeof import("./wal_salvage.ts")>("./wal_salvage.ts", import.meta.url);
 const loadUser = () => importLater<typeof import("./user.ts")>("./user.ts", import.meta.url);
 const loadKv = () => importLater<typeof import("./kv.ts")>("./kv.ts", import.meta.url);
 
@@ -134,6 +136,20 @@ function addAdminCommands(program: Command<[]>, end: (status: number) => void): 
       end(
         await (await loadAdmin()).adminForcePrimary({ group, target, acceptDataLoss }, flags),
       )
+    );
+  clusterFlags(admin.command("wal-salvage"))
+    .description(
+      "what can be saved of a stopped backend's damaged folder, when no other complete copy is left",
+    )
+    .argument("<node>", "its port, or its name as in backend/3; run it on the node's host")
+    .option("--accept-data-loss", "write: keep what can be kept, put the damaged files aside")
+    .addHelpText(
+      "after",
+      `
+Without the flag nothing is written; exit status 1 says that there is something to salvage.`,
+    )
+    .action(async (target, { acceptDataLoss = false, ...flags }) =>
+      end(await (await loadSalvage()).walSalvage({ target, acceptDataLoss }, flags))
     );
 }
 

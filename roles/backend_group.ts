@@ -912,7 +912,7 @@ export function savedMeta(gid: GroupId, store: CheckpointedStore) {
   throw new CorruptionError(message, `groups/${gid}.db`, 0);
 }
 
-const CheckpointMeta = z.object({
+export const CheckpointMeta = z.object({
   /** A file under another group's name is noticed. */
   gid: GroupId,
   state: SavedGroupState,

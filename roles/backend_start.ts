@@ -23,6 +23,9 @@ import { opsPort, startOpsServer } from "./ops_server.ts";
 import { Peers } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 
+/** As long as a node's report takes it. */
+const PROBLEM_CHARS_MAX = 300;
+
 export interface FoundStore {
   readonly wal: Wal;
   readonly groups: readonly FoundGroup[];
@@ -116,16 +119,20 @@ export async function untilExpendable(
   const { env, node } = context;
   env.log("error", "damaged store", { message: damage.message });
   let why = "it asks whether they have everything";
-  const sentence = () =>
-    `its store is damaged and takes no part: ${damage.message}. It is filled again from the others; ` +
-    why;
+  const sentence = (found = damage.message) =>
+    `its store is damaged and takes no part: ${found}. It is filled again from the others; ${why}`;
+  // Of a report the end matters most: what it waits for, and what can be done.
+  const shortened = () => {
+    const tooLong = sentence().length - PROBLEM_CHARS_MAX;
+    return tooLong <= 0 ? sentence() : sentence(`${damage.message.slice(0, -tooLong - 1)}…`);
+  };
   const peers = new Peers(context);
   const safety = new CopySafety(context, peers);
   const reporter = new NodeReporter({
     context,
     coordinator: peers.coordinator,
     ready: () => false,
-    problem: () => sentence().slice(0, 300),
+    problem: () => shortened().slice(0, PROBLEM_CHARS_MAX),
   });
   const ops = startOpsServer({
     hostname: node.host,

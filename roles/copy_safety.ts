@@ -61,8 +61,8 @@ export class CopySafety {
     others.delete(this.#self);
     if (primary.node === this.#self) {
       return others.size === 0
-        ? `no other copy of group ${gid} is complete, so this one is kept as it is: put the files ` +
-          `back from a backup of this folder, or restore the cluster's data from one`
+        ? `no other copy of group ${gid} is complete, so this one is kept as it is: put the folder ` +
+          `back from a backup, or see \`penncloud admin wal-salvage backend/${this.#self}\``
         : `group ${gid} waits for ${listNodes(others)} to take over`;
     }
     const silent = `group ${gid} waits for ${listNodes(others)}`;

@@ -84,6 +84,31 @@ export function openDatabase(path: string): DatabaseSync {
   }
 }
 
+/**
+ * What the checkpoint in a stopped node's folder recorded about itself; null when there is none. Changes
+ * nothing.
+ *
+ * @throws {CorruptionError} SQLite finds the file damaged
+ */
+export async function inspectCheckpoint(
+  dir: string,
+  gid: GroupId,
+): Promise<{ lsn: Lsn; meta: Record<string, unknown> } | null> {
+  const path = checkpointPath(dir, gid);
+  if (await new RealDisk().stat(path) === null) return null;
+  let db: DatabaseSync | null = null;
+  try {
+    db = new DatabaseSync(path, { readOnly: true });
+    const problem = findDamage(db);
+    if (problem !== null) throw new CorruptionError(problem, path, 0);
+    return readRecord(db, path);
+  } catch (error) {
+    throw explainSqlite(error, path);
+  } finally {
+    db?.close();
+  }
+}
+
 /** What the last checkpoint recorded about itself. */
 export function readRecord(
   db: DatabaseSync,

@@ -27,6 +27,8 @@ import {
 import { CorruptionError } from "../errors.ts";
 import { type Disk, RealDisk } from "./disk.ts";
 import { moveAside } from "./quarantine.ts";
+import { equalBytes, idDigest } from "./wal_record.ts";
+import { logOwner } from "./wal_salvage.ts";
 
 const BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id";
 
@@ -96,12 +98,7 @@ export async function openDataFolder(options: OpenDataFolderOptions): Promise<Da
       await folder.renew(error);
       return folder;
     }
-    if (former !== null && former.clusterId !== clusterId) {
-      throw new DataFolderError(
-        `Cannot use data folder "${dir}": it belongs to cluster "${former.clusterId}", not to ` +
-          `"${clusterId}"`,
-      );
-    }
+    refuseOtherCluster(dir, former, clusterId);
     const identity: StoreIdentity = former === null ? freshIdentity(clusterId, kernelBootId) : {
       ...former,
       bootCount: incarnation(former.bootCount + 1),
@@ -212,6 +209,113 @@ export class DataFolder {
   }
 }
 
+/** Where a log is put together before it replaces the damaged one. */
+const SALVAGED_LOG = "wal.salvaged";
+
+/**
+ * The locked folder of a stopped node in whatever state it is, for saving what its log still holds
+ * (wal_salvage.ts). No start is counted. Nothing is changed before {@link replaceLog}.
+ */
+export class DamagedFolder {
+  readonly dir: string;
+  readonly #lock: Deno.FsFile;
+  /** Null when it cannot be read. */
+  readonly identity: StoreIdentity | null;
+  /** Why no process would trust the folder even if its log were sound. */
+  readonly distrust: CorruptionError | null;
+
+  private constructor(dir: string, lock: Deno.FsFile, found: {
+    identity: StoreIdentity | null;
+    distrust: CorruptionError | null;
+  }) {
+    this.dir = dir;
+    this.#lock = lock;
+    this.identity = found.identity;
+    this.distrust = found.distrust;
+  }
+
+  /** @throws {DataFolderError} it is in use, not there, or another cluster's */
+  static async open(dir: string, clusterId: string): Promise<DamagedFolder> {
+    const disk = new RealDisk();
+    if (await disk.stat(dir) === null) {
+      throw new DataFolderError(`Cannot use data folder "${dir}": it does not exist`);
+    }
+    const lock = takeLock(dir);
+    try {
+      const distrust = await damageOf(() => readSoundIdentity(disk, dir));
+      let identity: StoreIdentity | null = null;
+      await damageOf(async () => identity = await readIdentity(disk, dir));
+      refuseOtherCluster(dir, identity, clusterId);
+      return new DamagedFolder(dir, lock, { identity, distrust });
+    } catch (error) {
+      lock.close();
+      throw error;
+    }
+  }
+
+  /** Ends what `replaceLog` began and a crash cut short. Returns the quarantine, or null: nothing. */
+  async finishReplacing(reason: string): Promise<string | null> {
+    const disk = new RealDisk(), logDir = `${this.dir}/${SALVAGED_LOG}`;
+    const owner = await logOwner(disk, logDir);
+    const isOurs = owner !== null && this.identity !== null &&
+      equalBytes(owner, idDigest(this.identity.storeId));
+    // Without the identity's word it may be incomplete.
+    if (!isOurs) return null;
+    return await this.#putLogInPlace(disk, reason);
+  }
+
+  /**
+   * The folder goes on as a new store, with the log that `build` writes for it. In this order: the new
+   * log, the new identity, the old files to quarantine, the new log in their place. A crash before the
+   * identity leaves all as it was; one behind it, a folder that no process uses before
+   * `finishReplacing`.
+   *
+   * @returns where the old files are
+   */
+  async replaceLog(
+    clusterId: string,
+    { reason, build }: {
+      readonly reason: string;
+      readonly build: (target: { dir: string; storeId: string }) => Promise<void>;
+    },
+  ): Promise<string> {
+    const disk = new RealDisk(), logDir = `${this.dir}/${SALVAGED_LOG}`;
+    await Deno.remove(logDir, { recursive: true }).catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    });
+    const identity = { ...freshIdentity(clusterId, await readKernelBootId()), hasLog: true };
+    await build({ dir: logDir, storeId: identity.storeId });
+    await disk.syncDir(this.dir);
+    await keepCopy(identityPath(this.dir), `${this.dir}/IDENTITY.damaged`);
+    await writeIdentity(disk, this.dir, identity);
+    return await this.#putLogInPlace(disk, reason);
+  }
+
+  async #putLogInPlace(disk: Disk, reason: string): Promise<string> {
+    const names = ["wal", "IDENTITY.damaged", "SUSPECT"];
+    const place = await moveAside(this.dir, { names, reason });
+    await disk.rename(`${this.dir}/${SALVAGED_LOG}`, `${this.dir}/wal`);
+    await disk.syncDir(this.dir);
+    return place;
+  }
+
+  /** Gives the lock back. */
+  close(): void {
+    this.#lock.close();
+  }
+}
+
+/** The damage that `read` finds, or null. */
+async function damageOf(read: () => Promise<unknown>): Promise<CorruptionError | null> {
+  try {
+    await read();
+    return null;
+  } catch (error) {
+    if (error instanceof CorruptionError) return error;
+    throw error;
+  }
+}
+
 /**
  * Leaves word for the next process that this store cannot be trusted. Synchronous, because the process
  * is about to end; a disk that fails may refuse this too.
@@ -225,6 +329,14 @@ export function markSuspect(dir: string, reason: string): void {
   } catch {
     // Then the checksums, and what the peers know, have to find it.
   }
+}
+
+function refuseOtherCluster(dir: string, found: StoreIdentity | null, clusterId: string): void {
+  if (found === null || found.clusterId === clusterId) return;
+  throw new DataFolderError(
+    `Cannot use data folder "${dir}": it belongs to cluster "${found.clusterId}", not to ` +
+      `"${clusterId}"`,
+  );
 }
 
 const suspectPath = (dir: string) => `${dir}/SUSPECT`;

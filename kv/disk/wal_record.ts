@@ -98,7 +98,9 @@ export interface WalIdentity {
   readonly storeId: string;
 }
 
-const idDigest = (id: string) => createHash("sha256").update(id).digest().subarray(0, 16);
+/** How segments name the cluster and the store that they belong to. */
+export const idDigest = (id: string): Uint8Array =>
+  createHash("sha256").update(id).digest().subarray(0, 16);
 
 const padded = (bytes: number) => (bytes + 7) & ~7;
 
@@ -130,26 +132,50 @@ export function encodeSegmentHeader(
   return bytes;
 }
 
+export interface SegmentHeader {
+  readonly version: number;
+  readonly clusterDigest: Uint8Array;
+  readonly storeDigest: Uint8Array;
+  readonly segmentNumber: number;
+  readonly previousBatch: number;
+}
+
+/** What a segment says of itself, whosever it is; null when its checksum does not match. */
+export function readSegmentHeader(bytes: Uint8Array): SegmentHeader | null {
+  if (bytes.length < SEGMENT_HEADER_BYTES) return null;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (view.getUint32(56, true) !== crc32c(bytes, 0, 56)) return null;
+  if (bytes.subarray(60, 64).some((byte) => byte !== 0)) return null;
+  return {
+    version: view.getUint16(6, true),
+    clusterDigest: bytes.slice(8, 24),
+    storeDigest: bytes.slice(24, 40),
+    segmentNumber: getUint64(view, 40),
+    previousBatch: getUint64(view, 48),
+  };
+}
+
 /** What a segment's header says, `damaged` when it cannot be read, or whose log it is instead. */
 export function decodeSegmentHeader(
   bytes: Uint8Array,
   { clusterId, storeId, segmentNumber }: WalIdentity & { segmentNumber: number },
 ): { previousBatch: number } | "damaged" | "other_cluster" | "other_store" | "other_version" {
-  if (bytes.length < SEGMENT_HEADER_BYTES) return "damaged";
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.getUint32(56, true) !== crc32c(bytes, 0, 56)) return "damaged";
-  if (bytes.subarray(60, 64).some((byte) => byte !== 0)) return "damaged";
-  if (view.getUint16(6, true) !== FORMAT_VERSION) return "other_version";
-  if (!equalBytes(bytes.subarray(8, 24), idDigest(clusterId))) return "other_cluster";
-  if (!equalBytes(bytes.subarray(24, 40), idDigest(storeId))) return "other_store";
-  if (getUint64(view, 40) !== segmentNumber) return "damaged";
-  return { previousBatch: getUint64(view, 48) };
+  const header = readSegmentHeader(bytes);
+  if (header === null) return "damaged";
+  if (header.version !== FORMAT_VERSION) return "other_version";
+  if (!equalBytes(header.clusterDigest, idDigest(clusterId))) return "other_cluster";
+  if (!equalBytes(header.storeDigest, idDigest(storeId))) return "other_store";
+  if (header.segmentNumber !== segmentNumber) return "damaged";
+  return { previousBatch: header.previousBatch };
 }
 
 /** What the header checksums of one segment start from. */
-export function segmentSeed(storeId: string, segmentNumber: number): number {
+export const segmentSeed = (storeId: string, segmentNumber: number): number =>
+  segmentSeedOf(idDigest(storeId), segmentNumber);
+
+export function segmentSeedOf(storeDigest: Uint8Array, segmentNumber: number): number {
   const bytes = new Uint8Array(24);
-  bytes.set(idDigest(storeId));
+  bytes.set(storeDigest);
   setUint64(new DataView(bytes.buffer), 16, segmentNumber);
   return crc32c(bytes);
 }
@@ -272,6 +298,6 @@ function getUint64(view: DataView, at: number): number {
   return view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x100000000;
 }
 
-function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

@@ -116,6 +116,14 @@ export class SegmentReader {
     this.#windowBytes = got;
   }
 
+  /** Goes to the next place behind `offset` that looks like a record. False when there is none. */
+  async skipDamage(): Promise<boolean> {
+    const offset = await this.findLaterBatch(-1);
+    this.offset = offset ?? this.#endOffset;
+    await this.refill();
+    return offset !== null;
+  }
+
   /**
    * Looks for a sound header of a batch above `batch`, at every place where one could be behind
    * `offset`, damaged or not. Returns where, or null.
