@@ -62,6 +62,9 @@ export type MutantName =
   | "forgotten-before-forward"
   | "locks-not-checkpointed"
   | "old-split-obeyed"
+  | "merge-counts-lost"
+  | "tablet-ids-reused"
+  | "reshape-acked-early"
   // The client.
   | "retry-with-new-number"
   | "unknown-reported-as-failed"

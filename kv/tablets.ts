@@ -158,7 +158,7 @@ export class Tablets {
       ...tablet,
       buckets: buckets.save(),
     }));
-    return { nextId: this.#nextId, tablets };
+    return { nextId: mutated("tablet-ids-reused") ? 2 : this.#nextId, tablets };
   }
 
   /** What the state hash says of the tablets: everything that replicas have to agree on. */
@@ -215,7 +215,7 @@ export class Tablets {
     if (index === -1 || this.#find(order.right) !== index + 1) return false;
     const left = this.#tablets[index]!;
     const [right] = this.#tablets.splice(index + 1, 1);
-    left.buckets.append(right!.buckets);
+    if (!mutated("merge-counts-lost")) left.buckets.append(right!.buckets);
     left.endKey = right!.endKey;
     left.generation = Math.max(left.generation, right!.generation) + 1;
     this.#checkOrder();

@@ -175,6 +175,9 @@ export class WriteQueue {
 
   #reshape(order: TabletOrder, requestId: number | null): void {
     const entry = this.#core.appendOwn({ ...order, timeMs: this.#core.state.timeMs });
+    if (mutated("reshape-acked-early") && requestId !== null) {
+      this.#core.effects.push({ kind: "reshaped", requestId });
+    }
     this.#reshaping = { lsn: entry.lsn, requestId };
   }
 

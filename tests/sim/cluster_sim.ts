@@ -43,8 +43,9 @@ import { probe, SimClient, type SimRow } from "./sim_clients.ts";
 import { MetadataFault, SimMetadata } from "./sim_metadata.ts";
 import { SimNet } from "./sim_net.ts";
 import { SimNode } from "./sim_node.ts";
+import { SimOperator } from "./sim_operator.ts";
 import { ProcessEnded, SimClock, SimProcess } from "./sim_process.ts";
-import { drawSwarm, type Swarm, type SwarmShape } from "./swarm.ts";
+import { drawSwarm, LARGE_TABLET_BYTES, type Swarm, type SwarmShape } from "./swarm.ts";
 import { SimViolation } from "./violation.ts";
 import { VirtualTime, withoutRealWorld } from "./virtual_time.ts";
 
@@ -85,6 +86,8 @@ export class ClusterSim {
   readonly lostStores = new Set<string>();
   readonly counts: Record<string, number> = {};
   coordinator: SimProcess | null = null;
+  /** Null where nobody splits and merges by hand. */
+  operator: SimOperator | null = null;
   #coordinatorShell: CoordinatorShell | null = null;
   isQuiet = false;
   readonly #seed: number;
@@ -206,6 +209,7 @@ export class ClusterSim {
     for (const node of this.nodes) this.boot(node);
     for (let i = 0; i < this.swarm.shape.clients; i++) this.startClient();
     this.#startProber();
+    if (this.swarm.strength.reshape > 0) this.#startOperator();
     const nemesis = this.#nemesis = new Nemesis(this);
     nemesis.start();
     await this.#runUntil(this.#durationMs, () => false);
@@ -534,6 +538,7 @@ export class ClusterSim {
       random: this.random(`client ${id}`),
       shape: { ...this.swarm.shape, largeValues: this.swarm.strength["large-values"] > 0 },
       rows: () => this.#rows(),
+      oldRows: () => this.#oldRows(),
       oracle: (gid) => this.oracle(gid),
       nextName: () => `op${++this.#nameCount}`,
       onAnswer: (kind) => this.count(kind),
@@ -570,9 +575,40 @@ export class ClusterSim {
     });
   }
 
+  #startOperator(): void {
+    const process = this.startProcess("operator/0");
+    const transport = new RpcTransport(
+      { config: this.#config },
+      this.net.links(process, COORDINATOR),
+    );
+    this.operator = new SimOperator({
+      kv: new KvClient({ env: process.env, transport }),
+      groups: this.plans.map(({ id }) => id),
+      rows: () => this.#rows(),
+      oracle: (gid) => this.oracle(gid),
+      onDone: (what) => this.count(what),
+      onViolation: (error) => this.violate(error),
+    });
+  }
+
   /** New rows every few seconds, so that none grows out of what a checker can judge. */
   #rows(): readonly SimRow[] {
-    const generation = Math.floor(this.time.nowMs / GENERATION_MS);
+    return this.#rowsOf(this.#generation);
+  }
+
+  get #generation(): number {
+    return Math.floor(this.time.nowMs / GENERATION_MS);
+  }
+
+  /** Tablets of which something is deleted again shrink, and are merged. */
+  #oldRows(): readonly SimRow[] {
+    if (this.swarm.shape.tabletBytes === LARGE_TABLET_BYTES) return [];
+    const now = this.#generation;
+    return [now - 1, now - 2, now - 3].filter((generation) => generation >= 0)
+      .flatMap((generation) => this.#rowsOf(generation));
+  }
+
+  #rowsOf(generation: number): readonly SimRow[] {
     return this.plans.flatMap(({ id, startKey }) =>
       Array.from({ length: this.swarm.shape.rowsPerGroup }, (_, i) => ({
         row: `${startKey}a${generation}-${i}`,
@@ -606,7 +642,8 @@ export class ClusterSim {
       // Part of a checkpoint by now, so it was seen when it was committed.
       if (entry === undefined) continue;
       if (!oracle.commit(entry, node.name)) continue;
-      this.note(`group ${gid} commits ${lsn} of epoch ${entry.epoch} at ${node.name}`);
+      const { kind } = entry.command;
+      this.note(`group ${gid} commits ${lsn} of epoch ${entry.epoch} at ${node.name}, ${kind}`);
       this.count("commits");
     }
     seen.lsn = commitLsn;
@@ -634,7 +671,8 @@ export class ClusterSim {
   /** What a restarted replica has agrees with what was committed, if it may be elected. */
   #checkRecovered(node: SimNode, backend: Backend): void {
     for (const [gid, { replica }] of backend.groups) {
-      const { lastLsn } = replica.progress, oracle = this.oracle(gid);
+      const { lastLsn, appliedLsn } = replica.progress, oracle = this.oracle(gid);
+      oracle.checkTablets(replica.state.tablets, appliedLsn, node.name);
       node.durable.set(gid, replica.progress.durableLsn);
       const config = this.metadata.record(gid);
       const electable = [...config?.inSync ?? [], ...config?.eligible ?? []]
@@ -678,6 +716,9 @@ export class ClusterSim {
         const node = this.nodes[member]!;
         oracle.checkReplica(node.backend!.groups.get(groupId(id))!.replica.state, node.name);
       }
+    }
+    for (const { id } of this.plans) {
+      for (const { kind } of this.oracle(id).shapes) this.count(`${kind}s`);
     }
     const verdict = checkLinearizability(this.#recorder.operations, {
       stepsPerRow: CHECKER_STEPS,
@@ -782,6 +823,7 @@ function clusterConfig(shape: SwarmShape): ClusterConfig {
       cold_start_wait_ms: shape.coldStartWaitMs,
       checkpoint_dirty_bytes: shape.checkpointBytes,
       checkpoint_log_bytes: shape.checkpointBytes,
+      tablet_max_bytes: shape.tabletBytes,
     },
   };
 }

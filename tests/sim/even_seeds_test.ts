@@ -5,7 +5,15 @@ import { runHalf } from "./seeds.ts";
 Deno.test("sim: a cluster keeps all its promises under whatever happens to it, even seeds", async () => {
   const totals = await runHalf(2);
   // A simulator that does nothing finds nothing.
-  const least = { applied: 2_000, probes: 1_000, kills: 40, powerLosses: 20, elections: 60 };
+  const least = {
+    applied: 2_000,
+    probes: 1_000,
+    kills: 40,
+    powerLosses: 20,
+    elections: 60,
+    splits: 50,
+    merges: 20,
+  };
   for (const [what, count] of Object.entries(least)) {
     assert((totals[what] ?? 0) >= count, `only ${totals[what]} of ${what}`);
   }

@@ -253,6 +253,12 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "an order for an earlier shape of a tablet has no effect",
     },
   },
+  "merge-counts-lost": { breaks: "a merged tablet counts its left part only", seed: 3 },
+  "tablet-ids-reused": {
+    breaks: "a checkpoint forgets which tablet numbers were given out",
+    seed: 2,
+  },
+  "reshape-acked-early": { breaks: "a split or merge is reported before it is committed", seed: 3 },
   "retry-with-new-number": { breaks: "a client's retry is another request", seed: 1 },
   "unknown-reported-as-failed": {
     breaks: "a client says that a write did not happen, unknowing",

@@ -33,6 +33,7 @@ const EVERY_MS: Partial<Record<Fault, number>> = {
   "client-crash": 5_000,
   "hand-over": 1_500,
   "drain": 6_000,
+  "reshape": 500,
 };
 const ROLL_BACK_MS = 3_000;
 
@@ -167,6 +168,8 @@ export class Nemesis {
       }
       case "drain":
         return this.#sim.drain(this.#victim(random, nodes));
+      case "reshape":
+        return this.#sim.operator?.reshape(random);
     }
   }
 

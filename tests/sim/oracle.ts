@@ -13,7 +13,11 @@ import { type Command, decodeCommand, rowOpsOf } from "../../kv/command.ts";
 import { GroupState } from "../../kv/group_state.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
 import { armMutant, type MutantName } from "../../kv/mutant.ts";
-import type { KeyRange } from "../../kv/tablets.ts";
+import { isInternal } from "../../kv/internal_columns.ts";
+import { compareKeys } from "../../kv/key_order.ts";
+import { cellBytes, largeBytes } from "../../kv/row_op.ts";
+import type { TabletChange } from "../../kv/tablet_policy.ts";
+import type { KeyRange, Tablet, Tablets } from "../../kv/tablets.ts";
 import type { LogEntry } from "../../kv/replica_log.ts";
 import type { RequestOutcome } from "../../kv/outcome.ts";
 import { crc32 } from "node:zlib";
@@ -37,6 +41,15 @@ export interface SeenCell {
   readonly crc: number;
 }
 
+/** Which tablets there were, from one position on. */
+interface Shape {
+  readonly lsn: number;
+  readonly kind: "split" | "merge";
+  /** The boundary that came or went. */
+  readonly key: string;
+  readonly tablets: readonly Tablet[];
+}
+
 interface Execution {
   readonly lsn: number;
   readonly outcome: RequestOutcome;
@@ -56,11 +69,26 @@ export class GroupOracle {
   readonly #committed: { epoch: number; crc: number }[] = [];
   readonly #executions = new Map<string, Execution[]>();
   readonly #answers = new Map<string, WriteAnswer>();
+  readonly #range: KeyRange;
+  /** Every split and merge that had an effect. */
+  readonly #shapes: Shape[] = [];
+  readonly #firstShape: readonly Tablet[];
   readonly #mutant: MutantName | null;
 
   constructor(options: { rowBytesMax: number; range: KeyRange; mutant: MutantName | null }) {
     this.#state = new GroupState(this.#store, options);
+    this.#range = options.range;
+    this.#firstShape = this.tablets;
     this.#mutant = options.mutant;
+  }
+
+  get tablets(): readonly Tablet[] {
+    return this.#state.tablets.list();
+  }
+
+  /** Splits and merges so far. */
+  get shapes(): readonly Shape[] {
+    return this.#shapes;
   }
 
   /** The last position that anybody committed. */
@@ -103,12 +131,95 @@ export class GroupOracle {
       this.#state.completions.find(command.stamp) !== undefined;
     const outcome = this.#state.apply(command, lsn);
     this.#state.takeFreedBlobs();
+    if (command.kind === "split" || command.kind === "merge") this.#noteShape(command.kind, lsn);
     const name = nameOf(command);
     if (name === null || outcome === null || repeated) return;
     const executions = this.#executions.get(name) ?? [];
     executions.push({ lsn, outcome });
     this.#executions.set(name, executions);
     this.#compare(name);
+  }
+
+  #noteShape(kind: "split" | "merge", lsn: number): void {
+    const before = this.#shapes.at(-1)?.tablets ?? this.#firstShape, { tablets } = this;
+    const added = boundaries(tablets).filter((key) => !boundaries(before).includes(key));
+    const removed = boundaries(before).filter((key) => !boundaries(tablets).includes(key));
+    const [changed, ...more] = kind === "split" ? added : removed;
+    // An order for tablets that have changed since has no effect.
+    if (changed === undefined && added.length === 0 && removed.length === 0) return;
+    if (changed === undefined || more.length > 0 || added.length + removed.length !== 1) {
+      throw new SimViolation(`A8: the ${kind} at ${lsn} makes ${rangesOf(tablets)} of the tablets`);
+    }
+    this.#shapes.push({ lsn, kind, key: changed, tablets });
+  }
+
+  /** A split or merge was acknowledged, with these tablets. */
+  reshaped({ kind, key }: TabletChange, tablets: readonly KeyRange[], calledAt: number): void {
+    const done = this.#shapes.some((shape) =>
+      shape.lsn > calledAt && shape.kind === kind && shape.key === key
+    );
+    if (!done) {
+      throw new SimViolation(`R1: a ${kind} at "${key}" was acknowledged, but is not there`);
+    }
+    const shown = rangesOf(tablets);
+    if (this.#shapes.some((shape) => shape.lsn > calledAt && rangesOf(shape.tablets) === shown)) {
+      return;
+    }
+    throw new SimViolation(`A8: after a ${kind} the tablets are said to be ${shown}`);
+  }
+
+  /** A8: the tablets that a replica has are those of its position. */
+  checkTablets(tablets: Tablets, appliedLsn: number, who: string): void {
+    const then = this.#shapes.findLast(({ lsn }) => lsn <= appliedLsn)?.tablets ?? this.#firstShape;
+    const identity = (list: readonly Tablet[]) =>
+      list.map(({ counts: _, ...tablet }) => JSON.stringify(tablet)).join();
+    const found = tablets.list();
+    if (identity(found) !== identity(then)) {
+      throw new SimViolation(
+        `A8: as of ${appliedLsn} ${who} has the tablets ${rangesOf(found)} instead of ` +
+          rangesOf(then),
+      );
+    }
+    this.#checkTiling(found, who);
+  }
+
+  #checkTiling(tablets: readonly Tablet[], who: string): void {
+    let at: string | null = this.#range.startKey;
+    for (const { startKey, endKey } of tablets) {
+      if (at !== startKey) {
+        throw new SimViolation(
+          `A8: ${who} has a gap or an overlap at "${at}" in ${rangesOf(tablets)}`,
+        );
+      }
+      at = endKey;
+    }
+    if (at !== this.#range.endKey) {
+      throw new SimViolation(`A8: the tablets of ${who} end at "${at}": ${rangesOf(tablets)}`);
+    }
+  }
+
+  /** A8: what each tablet is said to hold is what is there, counted cell by cell. */
+  #checkCounts(tablets: readonly Tablet[], cells: readonly StoredCell[], who: string): void {
+    const counted = tablets.map(() => ({ rows: 0, cells: 0, bytes: 0, largeBytes: 0 }));
+    let index = 0, row: string | null = null;
+    for (const cell of cells) {
+      for (let end; (end = tablets[index]!.endKey) !== null && compareKeys(cell.row, end) >= 0;) {
+        index += 1;
+      }
+      const counts = counted[index]!;
+      counts.rows += Number(cell.row !== row);
+      counts.cells += 1;
+      counts.bytes += cellBytes(cell.column, cell);
+      counts.largeBytes += largeBytes(cell);
+      row = cell.row;
+    }
+    for (const [i, tablet] of tablets.entries()) {
+      const said = JSON.stringify(tablet.counts), found = JSON.stringify(counted[i]);
+      if (said === found) continue;
+      throw new SimViolation(
+        `A8: ${who} says that the tablet at "${tablet.startKey}" holds ${said}; it holds ${found}`,
+      );
+    }
   }
 
   /** Nothing contradicts what the client of this write was told, so far. */
@@ -204,11 +315,19 @@ export class GroupOracle {
     const same = wanted.length === found.length &&
       wanted.every((cell, i) => sameCell(cell, found[i]!));
     if (!same) throw new SimViolation(`A7: ${who} holds other cells than it should`);
+    this.checkTablets(state.tablets, state.appliedLsn, who);
+    this.#checkCounts(state.tablets.list(), found, who);
     if (state.hash !== this.#state.hash) {
       throw new SimViolation(`A7: the hash of ${who} is not that of its state`);
     }
   }
 }
+
+/** Where tablets begin. */
+const boundaries = (tablets: readonly KeyRange[]) => tablets.map(({ startKey }) => startKey);
+
+const rangesOf = (tablets: readonly KeyRange[]) =>
+  tablets.map(({ startKey, endKey }) => JSON.stringify([startKey, endKey])).join(" ");
 
 function nameOf(command: Command): string | null {
   for (const { mutations } of rowOpsOf(command)) {
@@ -247,6 +366,8 @@ class RecordingStore extends MemoryCellStore {
   }
 
   #note(row: string, column: string, cell: CellChange["cell"]): void {
+    // The store's own columns are shown to nobody.
+    if (isInternal(column)) return;
     const key = `${row}\0${column}`;
     const changes = this.changes.get(key);
     if (changes !== undefined) {

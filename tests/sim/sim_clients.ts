@@ -43,9 +43,11 @@ export interface SimClientOptions {
   readonly shape: WorkloadShape;
   /** The rows in use now; they change in the course of a run. */
   readonly rows: () => readonly SimRow[];
+  /** The rows that were in use before, where somebody tidies up; otherwise none. */
+  readonly oldRows: () => readonly SimRow[];
   readonly oracle: (gid: number) => GroupOracle;
   readonly nextName: () => string;
-  readonly onAnswer: (kind: WriteAnswer["kind"] | "read") => void;
+  readonly onAnswer: (kind: WriteAnswer["kind"] | "read" | "cleared") => void;
   readonly onViolation: (error: unknown) => void;
 }
 
@@ -90,9 +92,10 @@ export class SimClient {
   }
 
   async #step(): Promise<void> {
-    const { random, rows } = this.#options;
+    const { random, rows, oldRows } = this.#options;
     const target = random.pick(rows());
-    const dice = random.next();
+    const dice = random.next(), old = oldRows();
+    if (old.length > 0 && dice > 0.85) return await this.#clear(random.pick(old));
     if (dice < 0.3) return await this.#read(target);
     if (dice < 0.38) return await this.#transact(target);
     await this.#write(target);
@@ -102,6 +105,19 @@ export class SimClient {
   async writeOnce(target: SimRow): Promise<boolean> {
     return await this.#submit(target.gid, (name) => this.#operation(target, name, 0), 2_000) ===
       "applied";
+  }
+
+  /** Empties a row, so that tablets shrink as well. Nothing is left to tell who did it. */
+  async #clear({ row }: SimRow): Promise<void> {
+    const { shape: { deadlineMs }, onAnswer } = this.#options;
+    try {
+      await this.#kv.apply({ row, mutations: [{ kind: "deletePrefix", prefix: "" }] }, {
+        deadlineMs,
+      });
+      onAnswer("cleared");
+    } catch (error) {
+      if (!(error instanceof KvError)) throw error;
+    }
   }
 
   async #write(target: SimRow): Promise<void> {

@@ -3,10 +3,11 @@
  * configured. Swarm testing (Groce et al. 2012): a run with every fault at once drowns the rare
  * states that two or three of them reach, so each seed draws its own few.
  */
+import { crc32 } from "node:zlib";
 import { SeededRandom } from "./seeded_random.ts";
 
-/** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */
-export const FAULTS = [
+/** One stream of dice for all of these: to add one here makes every seed another. */
+const FIRST_FAULTS = [
   "loss",
   "copies",
   "reorder",
@@ -40,6 +41,13 @@ export const FAULTS = [
   "drain",
   "large-values",
 ] as const;
+/** Each has dice of its own, so that a new one leaves the seeds without it as they were. */
+const LATER_FAULTS = [
+  "reshape",
+] as const;
+
+/** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */
+export const FAULTS = [...FIRST_FAULTS, ...LATER_FAULTS] as const;
 export type Fault = (typeof FAULTS)[number];
 
 export interface SwarmShape {
@@ -62,7 +70,12 @@ export interface SwarmShape {
   readonly deadlineMs: number;
   readonly probeMs: number;
   readonly rowsPerGroup: number;
+  /** A tablet above it is split, and what is far below it merged. */
+  readonly tabletBytes: number;
 }
+
+/** So large that no tablet of a run reaches it. */
+export const LARGE_TABLET_BYTES = 256 * 1024 * 1024;
 
 export interface Swarm {
   /** 0 for a fault that this seed does without, otherwise up to 1. */
@@ -77,15 +90,27 @@ export function drawSwarm(
   const random = new SeededRandom(seed * 7919 + 17);
   const few = random.chance(0.3);
   const strength = {} as Record<Fault, number>;
-  for (const fault of FAULTS) {
+  const draw = (fault: Fault, dice: SeededRandom) => {
     // Each fault takes the same draws whatever the others are, so that one can be taken away.
-    const present = random.chance(few ? 0.15 : 0.5), drawn = random.next();
+    const present = dice.chance(few ? 0.15 : 0.5), drawn = dice.next();
     strength[fault] = present && options.off?.includes(fault) !== true ? 0.15 + 0.85 * drawn : 0;
-  }
-  return { strength, shape: { ...drawShape(random), ...options.shape } };
+  };
+  for (const fault of FIRST_FAULTS) draw(fault, random);
+  for (const fault of LATER_FAULTS) draw(fault, diceOf(seed, fault));
+  const shape = { ...drawShape(random), ...drawLaterShape(seed) };
+  return { strength, shape: { ...shape, ...options.shape } };
 }
 
-function drawShape(random: SeededRandom): SwarmShape {
+const diceOf = (seed: number, what: string) => new SeededRandom(crc32(`${seed} swarm ${what}`));
+
+function drawLaterShape(seed: number): Pick<SwarmShape, "tabletBytes"> {
+  return {
+    tabletBytes: diceOf(seed, "tabletBytes")
+      .pick([LARGE_TABLET_BYTES, LARGE_TABLET_BYTES, 700, 1_200]),
+  };
+}
+
+function drawShape(random: SeededRandom): Omit<SwarmShape, "tabletBytes"> {
   const [backends, replicas] = random.pick(
     [[3, 3], [3, 3], [3, 3], [4, 3], [5, 3], [5, 5], [1, 1]] as const,
   );
