@@ -14,7 +14,7 @@ import { crc32 } from "node:zlib";
 import { type Lsn, lsn, type NodeId } from "../proto/ids.ts";
 import type { ReadBound } from "../proto/kv_wire.ts";
 import type { RequestStamp } from "../proto/command.ts";
-import type { Route, RouteTable } from "../proto/routes.ts";
+import { mergeRoutes, NO_ROUTES, type Route, type RouteTable } from "../proto/routes.ts";
 import { type Env, freshId } from "./env.ts";
 import { KvError } from "./errors.ts";
 import { compareKeys, inRange } from "./key_order.ts";
@@ -86,8 +86,14 @@ export interface KvTransport {
     payload: readonly Uint8Array[],
     options: { timeoutMs: number; signal?: AbortSignal },
   ): Promise<{ body: unknown; payload: Uint8Array }>;
-  /** The newest map that anybody has; asks the nodes in this order of preference. */
-  fetchRoutes(preferred: readonly NodeId[]): Promise<RouteTable>;
+  /**
+   * Asks the coordinator and some backends, these rather than others, where everything is. Resolves when
+   * it is worth trying again; what is answered later is offered as well.
+   */
+  fetchRoutes(
+    preferred: readonly NodeId[],
+    offer: (table: RouteTable) => void,
+  ): Promise<void>;
 }
 
 /** No answer came. `sent` false: the request never left, so nothing can have happened. */
@@ -110,7 +116,7 @@ export class KvClient implements Kv {
   readonly #clientId: string;
   /** Transactions over several groups, and the locks that others leave in the way. */
   readonly transactions: TransactionRunner;
-  #table: RouteTable = { version: 0, routes: [] };
+  #table: RouteTable = NO_ROUTES;
   #fetching: Promise<void> | null = null;
   /** By group; 0 while it is not known who holds a row. */
   readonly #numbers = new Map<number, RequestNumbers>();
@@ -137,9 +143,9 @@ export class KvClient implements Kv {
     return this.#table;
   }
 
-  /** Takes a map that came by another way, if it is newer. */
+  /** Takes over what is newer in a map that came from anybody. */
   offerRoutes(table: RouteTable): void {
-    if (table.version > this.#table.version) this.#table = table;
+    this.#table = mergeRoutes(this.#table, table);
   }
 
   async get(row: string, column: string, options: CallOptions = {}): Promise<FullCell | null> {
@@ -463,8 +469,7 @@ export class KvClient implements Kv {
 
   /** One fetch at a time; those who ask meanwhile share its answer. */
   #refreshRoutes(preferred: readonly NodeId[]): Promise<void> {
-    this.#fetching ??= this.#transport.fetchRoutes(preferred)
-      .then((table) => this.offerRoutes(table), () => {})
+    this.#fetching ??= this.#transport.fetchRoutes(preferred, (table) => this.offerRoutes(table))
       .finally(() => this.#fetching = null);
     return this.#fetching;
   }

@@ -37,7 +37,7 @@ import {
 } from "../proto/ids.ts";
 import { kvConversation } from "../proto/kv_wire.ts";
 import { replicaConversation } from "../proto/replication.ts";
-import type { RouteTable } from "../proto/routes.ts";
+import { mergeRoutes, NO_ROUTES, routeOf, type RouteTable, tableOf } from "../proto/routes.ts";
 import { transferConversation } from "../proto/transfer.ts";
 import type { Self } from "../kv/replica.ts";
 import { GroupShell } from "./backend_group.ts";
@@ -263,7 +263,7 @@ export class Backend {
   readonly ready: Promise<void>;
   #markReady!: () => void;
   #isReady = false;
-  #routes: RouteTable = { version: 0, routes: [] };
+  #routes: RouteTable = NO_ROUTES;
   #draining = false;
   #diskFull = false;
   #isHanging = false;
@@ -361,7 +361,7 @@ export class Backend {
       intake: this.#intake,
       env,
       ioBufferBytes: config.store.io_buffer_bytes,
-      routes: () => this.#routes,
+      routes: () => this.#newestRoutes(),
       onDamage: (group, error) => {
         env.log("error", "damaged data", { gid: group.gid, message: error.message });
         return this.#replicas.unreadable(group, error);
@@ -389,7 +389,7 @@ export class Backend {
       problem: () => this.#currentProblem(),
       store: () => this.#report(),
       routesVersion: () => this.#routes.version,
-      onRoutes: (routes) => this.#routes = routes,
+      onRoutes: (routes) => this.#routes = mergeRoutes(this.#routes, routes),
       onWentBack: () => {
         const message = `Cannot go on with data folder "${dataDir}": it is an older copy of itself`;
         env.fatal(new DiskFailedError(message));
@@ -669,6 +669,15 @@ export class Backend {
     const damagedBefore = this.#scrubber.report.damaged;
     await this.#scrubber.runNow();
     return this.#groups.get(gid) === shell && this.#scrubber.report.damaged === damagedBefore;
+  }
+
+  /** What the coordinator said, and of our own groups what we know ourselves. */
+  #newestRoutes(): RouteTable {
+    const own = planGroups(this.#context.config).flatMap((plan) => {
+      const config = this.#groups.get(groupId(plan.id))?.replica.config ?? null;
+      return config === null ? [] : [routeOf(plan, config)];
+    });
+    return mergeRoutes(this.#routes, tableOf(own));
   }
 
   #dataBytes(): number {

@@ -4,7 +4,7 @@
  */
 import { backendConversation, coordinatorConversation } from "../proto/control.ts";
 import { planGroups } from "../proto/cluster_config.ts";
-import type { RouteTable } from "../proto/routes.ts";
+import { NO_ROUTES, type Route, routeOf, type RouteTable, tableOf } from "../proto/routes.ts";
 import { type Epoch, type GroupId, groupId, type NodeId, nodeId } from "../proto/ids.ts";
 import { KvError } from "../kv/errors.ts";
 import {
@@ -80,7 +80,7 @@ export class CoordinatorShell {
   readonly #peers: PeerLinks;
   readonly #answers = new Map<number, (answer: Answer) => void>();
   #lastRequestId = 0;
-  #routes: RouteTable = { version: 0, routes: [] };
+  #routes: RouteTable = NO_ROUTES;
   #cancel: (() => void) | null = null;
   #electionCount = 0;
 
@@ -357,19 +357,11 @@ export class CoordinatorShell {
   }
 
   #refreshRoutes(): void {
-    let version = 0;
-    const routes: RouteTable["routes"] = [];
-    for (const { gid, plan, config } of this.#core.groups()) {
-      if (config === null) continue;
-      version += config.epoch;
-      const primary = config.primary.node;
-      const members = config.inSync.map((member) => member.node)
-        .sort((a, b) => Number(b === primary) - Number(a === primary));
-      const { startKey, endKey } = plan;
-      routes.push({ gid, startKey, endKey, epoch: config.epoch, primary, members });
+    const routes: Route[] = [];
+    for (const { plan, config } of this.#core.groups()) {
+      if (config !== null) routes.push(routeOf(plan, config));
     }
-    // Every change raises one epoch by one, so their sum numbers the maps, restarts included.
-    this.#routes = { version, routes };
+    this.#routes = tableOf(routes);
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * The store's client over real connections: `connectKv()` gives a process its `Kv`.
  *
- * Routes come from the coordinator or, while it is away, from any backend, so a frontend can start
+ * Routes come from the coordinator and from backends, of each group the newest, so a frontend can start
  * and serve without a coordinator.
  */
 import type { NodeId } from "../proto/ids.ts";
@@ -11,7 +11,7 @@ import type { RouteTable } from "../proto/routes.ts";
 import { KvClient, type KvMethod, type KvTransport, NotAnsweredError } from "../kv/client.ts";
 import { KvError } from "../kv/errors.ts";
 import { RpcError } from "./net/rpc_error.ts";
-import { type PeerLink, type PeerLinks, Peers } from "./peers.ts";
+import { type PeerLinks, Peers } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 
 /** Values above this travel on the bulk connection. */
@@ -65,32 +65,23 @@ export class RpcTransport implements KvTransport {
     }
   }
 
-  async fetchRoutes(preferred: readonly NodeId[]): Promise<RouteTable> {
+  async fetchRoutes(
+    preferred: readonly NodeId[],
+    offer: (table: RouteTable) => void,
+  ): Promise<void> {
     const options = { timeoutMs: ROUTES_TIMEOUT_MS };
     const fromCoordinator = this.#peers.coordinator
       .call(coordinatorConversation, "routes", {}, undefined, options)
-      .then(({ body }) => body);
+      .then(({ body }) => offer(body));
     const asked = preferred.length > 0 ? preferred.slice(0, 2) : this.#someBackends();
-    const fromBackends = asked.map((node) => this.#routesOf(this.#peers.of("backend", node)));
-    // Watched from the start: one may fail long before the coordinator has answered.
-    const heard = Promise.allSettled(fromBackends);
-    // The coordinator's word is the newest; without it, the newest of what the others know.
-    try {
-      return await fromCoordinator;
-    } catch {
-      let newest: RouteTable = { version: 0, routes: [] };
-      for (const answer of await heard) {
-        if (answer.status === "fulfilled" && answer.value.version > newest.version) {
-          newest = answer.value;
-        }
-      }
-      return newest;
-    }
-  }
-
-  async #routesOf(peer: PeerLink): Promise<RouteTable> {
-    const options = { timeoutMs: ROUTES_TIMEOUT_MS };
-    return (await peer.call(kvConversation, "routes", {}, undefined, options)).body;
+    const fromBackends = asked.map(async (node) => {
+      const peer = this.#peers.of("backend", node);
+      offer((await peer.call(kvConversation, "routes", {}, undefined, options)).body);
+    });
+    // Mostly the coordinator knows first. It may be away, though, or work with old records, and a
+    // backend may take long to answer, so nobody has the last word and nobody has to be waited for.
+    const all = Promise.allSettled(fromBackends).then(() => {});
+    await fromCoordinator.catch(() => all);
   }
 
   #someBackends(): NodeId[] {

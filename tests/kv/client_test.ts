@@ -8,7 +8,6 @@ import type { Env } from "../../kv/env.ts";
 import { KvError, type KvErrorCode } from "../../kv/errors.ts";
 import { encodeText, KvSession, type RowOp } from "../../kv/kv.ts";
 import { epoch, groupId, nodeId } from "../../proto/ids.ts";
-import type { RouteTable } from "../../proto/routes.ts";
 
 class Refused extends KvError {
   constructor(code: KvErrorCode, readonly details: Record<string, unknown> = {}) {
@@ -45,11 +44,12 @@ function clientOf(script: Script, primaries: number[] = [0]) {
       calls.push(call);
       return { body: script(call, calls.length), payload: new Uint8Array() };
     },
-    fetchRoutes(): Promise<RouteTable> {
+    async fetchRoutes(_preferred, offer): Promise<void> {
+      await Promise.resolve();
       const primary = primaries[Math.min(version, primaries.length - 1)]!;
       version += 1;
       const members = [nodeId(0), nodeId(1), nodeId(2)];
-      return Promise.resolve({
+      offer({
         version,
         routes: [{
           gid: groupId(1),

@@ -489,19 +489,18 @@ export class ClusterSim {
 
   /**
    * Another coordinator takes over while the first believes, for so long, that it is still in office.
-   * Records that the other one changes look to each as if its own had gone back in time, so who is
-   * left in the end reads them anew.
+   * Records that the other one changes look to each as if its own had gone back in time, so whoever
+   * is left in the end reads them anew.
    */
   supplantCoordinator(overlapMs: number): void {
     const first = this.coordinator;
     if (first?.alive !== true) return;
     this.note("a second coordinator starts");
     this.startCoordinator();
-    const second = this.coordinator;
     this.time.after(overlapMs, () => {
       first.end();
       this.net.gone(first);
-      if (this.coordinator === second) this.crashCoordinator(1);
+      this.crashCoordinator(1);
     });
   }
 
