@@ -30,6 +30,9 @@ import { prefixOf, type ReplicaQuestion, type Workload, type WorkloadContext } f
 const WHOLE_WITHIN_MS = 150_000;
 /** Of probing before a fault strikes, so that gaps have a beginning. */
 const CALM_MS = 300;
+/** The same for a fault that holds so long that times before it and meanwhile can be compared. */
+const LONG_CALM_MS = 60_000;
+const LONG_HOLD_MS = 60_000;
 const COMBINED_SHARE = 0.25;
 const CLIENT_COUNT = 4;
 /** A request that was passed on this often is not passed on again. */
@@ -46,6 +49,8 @@ export interface CampaignOptions {
   readonly workloads: readonly ((context: WorkloadContext) => Workload)[];
   /** Told of everything that happens. */
   readonly onEvent: (event: CampaignEvent) => void;
+  /** How long each fault holds, instead of what the seed draws. */
+  readonly holdMs?: number;
   /** A deliberate bug that the campaign should find. */
   readonly mutant?: MutantName;
   /** Where the recorded history goes, as JSON lines; absent: into the cluster's folder. */
@@ -93,6 +98,8 @@ export interface CampaignResult {
   /** Of writes and of linearizable reads. */
   readonly gaps: readonly Figure[];
   readonly readGaps: readonly Figure[];
+  /** Of single writes and reads, around a long fault that nobody may notice. */
+  readonly times: readonly Figure[];
   readonly operations: {
     readonly ok: number;
     readonly unknown: number;
@@ -149,6 +156,7 @@ class Campaign {
   readonly #random: SeededRandom;
   readonly #writeGaps = new Figures();
   readonly #readGaps = new Figures();
+  readonly #times = new Figures();
   readonly #tally = new Tally();
   readonly #faultCounts: Record<string, number> = {};
   readonly #workloads: readonly Workload[];
@@ -186,6 +194,7 @@ class Campaign {
       kills: this.#cluster.killCount,
       gaps: this.#writeGaps.list(),
       readGaps: this.#readGaps.list(),
+      times: this.#times.list(),
       operations: {
         ok: okCount,
         unknown: unknownCount,
@@ -236,10 +245,10 @@ class Campaign {
 
   async #oneFault(): Promise<void> {
     const nemesis = this.#draw();
-    const fault = await nemesis.plan(this.#cluster, this.#random);
+    const fault = await this.#plan(nemesis);
     const others = this.#options.nemeses.filter((it) => it.combines && it !== nemesis);
     const second = nemesis.combines && others.length > 0 && this.#random.chance(COMBINED_SHARE)
-      ? await this.#random.pick(others).plan(this.#cluster, this.#random)
+      ? await this.#plan(this.#random.pick(others))
       : null;
     const name = second === null ? nemesis.name : "several at once";
     const what = second === null ? fault.what : `${fault.what} and ${second.what}`;
@@ -257,7 +266,8 @@ class Campaign {
       };
     });
     try {
-      await sleep(CALM_MS);
+      const isLong = fault.harmless === true && fault.holdMs >= LONG_HOLD_MS && second === null;
+      await sleep(isLong ? LONG_CALM_MS : CALM_MS);
       const failedBefore = this.#tally.failedCount;
       const strikeMs = performance.now();
       const endedMs = await strike(fault, second, this.#random);
@@ -265,6 +275,7 @@ class Campaign {
       if (fault.harmless && second === null && failed > 0) {
         this.violations.push(`NOT SERVED: ${failed} operations failed during "${what}"`);
       }
+      if (isLong) this.#compareTimes(name, probes, { strikeMs, endedMs });
       await this.#cluster.waitWhole({ withinMs: WHOLE_WITHIN_MS });
       await this.#answered(probes.flatMap(({ writes, reads }) => [writes, reads]));
       const gaps = probes.map(({ group, role, writes, reads }): TabletGap => {
@@ -302,6 +313,28 @@ class Campaign {
       );
     } finally {
       await Promise.all(probes.flatMap(({ writes, reads }) => [writes.stop(), reads.stop()]));
+    }
+  }
+
+  async #plan(nemesis: Nemesis): Promise<Fault> {
+    const fault = await nemesis.plan(this.#cluster, this.#random);
+    const { holdMs } = this.#options;
+    if (holdMs === undefined) return fault;
+    return { ...fault, holdMs, what: `${fault.what}, held for ${holdMs} ms` };
+  }
+
+  #compareTimes(
+    name: string,
+    probes: readonly GroupProbes[],
+    { strikeMs, endedMs }: { strikeMs: number; endedMs: number },
+  ): void {
+    for (const what of ["writes", "reads"] as const) {
+      for (const { [what]: probe } of probes) {
+        const before = probe.timesBetween(strikeMs - LONG_CALM_MS, strikeMs);
+        for (const ms of before) this.#times.add(`${what} before ${name}`, ms);
+        const during = probe.timesBetween(strikeMs, endedMs);
+        for (const ms of during) this.#times.add(`${what} during ${name}`, ms);
+      }
     }
   }
 

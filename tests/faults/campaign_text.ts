@@ -31,6 +31,7 @@ export function resultLines(result: CampaignResult): string[] {
     `faults: ${faults.join(", ")}; ${result.kills} processes killed`,
     ...figureLines("gap of writes, ms", result.gaps),
     ...figureLines("gap of linearizable reads, ms", result.readGaps),
+    ...(result.times.length > 0 ? figureLines("time of an operation, ms", result.times) : []),
     `operations: ${ok} done, ${refusals.join(", ") || "none"} refused, ${unknown} of unknown end`,
     `checked: ${result.checked.join(", ")}; ${result.violations.length} violations`,
   ];

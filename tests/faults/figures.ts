@@ -23,13 +23,16 @@ export class Figures {
       return {
         kind,
         count: sorted.length,
-        p50Ms: Math.round(percentile(sorted, 0.5)),
-        p99Ms: Math.round(percentile(sorted, 0.99)),
-        maxMs: Math.round(sorted.at(-1)!),
+        p50Ms: rounded(percentile(sorted, 0.5)),
+        p99Ms: rounded(percentile(sorted, 0.99)),
+        maxMs: rounded(sorted.at(-1)!),
       };
     });
   }
 }
+
+/** Milliseconds as people read them: of short times two digits count. */
+const rounded = (ms: number) => ms < 100 ? Number(ms.toPrecision(2)) : Math.round(ms);
 
 /** The smallest sample that at least this share of all samples does not exceed. */
 export function percentile(sorted: readonly number[], share: number): number {

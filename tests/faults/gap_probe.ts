@@ -14,6 +14,8 @@ const UNANSWERED_MAX = 32;
 const DEADLINE_MS = 120_000;
 /** Shorter ones say nothing, at one probe every 10 ms. */
 const KEPT_MS_MIN = 5;
+/** Half an hour of probing. */
+const ANSWERS_MAX = 180_000;
 
 export interface Gap {
   /** Monotonic milliseconds of the last answer before it. */
@@ -34,6 +36,7 @@ export class GapProbe {
   readonly #ask: Probe;
   readonly #startedMs = performance.now();
   readonly #gaps: Gap[] = [];
+  readonly #answers: { sentMs: number; ms: number }[] = [];
   readonly #stop = new AbortController();
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #unanswered = new Set<Promise<void>>();
@@ -53,6 +56,12 @@ export class GapProbe {
     const open = { fromMs: this.#lastAckMs, ms: performance.now() - this.#lastAckMs };
     return [...this.#gaps, open].filter(({ fromMs, ms }) => fromMs + ms > sinceMs)
       .reduce((longest, gap) => gap.ms > longest.ms ? gap : longest);
+  }
+
+  /** How long each probe took that was sent from `fromMs` on and before `untilMs`, and answered. */
+  timesBetween(fromMs: number, untilMs: number): number[] {
+    return this.#answers.filter(({ sentMs }) => sentMs >= fromMs && sentMs < untilMs)
+      .map(({ ms }) => ms);
   }
 
   /** How long after `atMs` the first answer came. */
@@ -76,6 +85,7 @@ export class GapProbe {
   }
 
   async #probeOnce(): Promise<void> {
+    const sentMs = performance.now();
     try {
       await this.#ask({ deadlineMs: DEADLINE_MS, signal: this.#stop.signal }, ++this.#sentCount);
     } catch (error) {
@@ -83,6 +93,7 @@ export class GapProbe {
       return;
     }
     const nowMs = performance.now(), ms = nowMs - this.#lastAckMs;
+    if (this.#answers.length < ANSWERS_MAX) this.#answers.push({ sentMs, ms: nowMs - sentMs });
     if (ms >= KEPT_MS_MIN) this.#gaps.push({ fromMs: this.#lastAckMs, ms });
     this.#lastAckMs = nowMs;
     this.ackCount += 1;

@@ -34,6 +34,9 @@ Deno.test("a gap reaches from the last write before it to the first one after it
   assert(ms >= 280, `a gap of ${ms} ms`);
   assert(fromMs <= heldMs + 5);
   const waitMs = probe.waitFrom(middleMs);
+  const [slowest = 0] = probe.timesBetween(heldMs, middleMs).sort((a, b) => b - a);
+  assert(slowest >= 250 && slowest <= ms + 50, `a write that was held took ${slowest} ms`);
+  assert.deepEqual(probe.timesBetween(0, 0), []);
   assert(waitMs >= 140 && waitMs < ms, `${waitMs} ms from the middle of ${ms} ms`);
   await probe.stop();
 });

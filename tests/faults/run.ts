@@ -1,7 +1,6 @@
 /**
- * `deno task faults [--seed N] [--duration 2m] [--only kill,pause,…] [--backends N]
- * [--history FILE] [--json]`: a
- * campaign from the command line. Prints what struck, what it cost and what was checked. Exit status 1
+ * `deno task faults [--seed N] [--duration 2m] [--only kill,pause,…] [--hold 10m] [--backends N]
+ * [--history FILE] [--json]`: a campaign from the command line. Prints what struck, what it cost and what was checked. Exit status 1
  * when a guarantee was broken or the cluster did not mend itself, with where everything was kept and
  * how to run it again; 2 for wrong use.
  */
@@ -21,6 +20,7 @@ const HELP = `deno task faults: real processes under real faults, and a check of
   --duration TIME   for how long, as in 90s, 2m or 1h (default 2m)
   --seconds N       the same in seconds
   --only A,B        only these faults
+  --hold TIME       how long each fault holds, instead of what the seed draws
   --backends N      a multiple of three (default 3)
   --history FILE    keeps what clients did and were told, as JSON lines
   --mutant NAME     with a deliberate bug of kv/mutant.ts, which should be found
@@ -37,6 +37,7 @@ interface Request {
   readonly json: boolean;
   readonly historyFile?: string;
   readonly mutant?: MutantName;
+  readonly holdMs?: number;
 }
 
 if (import.meta.main) {
@@ -73,11 +74,12 @@ function readRequest(args: readonly string[]): Request {
   return {
     seed: wholeNumber("seed", seed),
     durationMs: values.seconds === undefined
-      ? duration(values.duration ?? "2m")
+      ? duration("duration", values.duration ?? "2m")
       : wholeNumber("seconds", values.seconds) * 1_000,
     backends,
     nemeses: chosen(values.only),
     json: values.json ?? false,
+    ...(values.hold === undefined ? {} : { holdMs: duration("hold", values.hold) }),
     ...(values.mutant === undefined ? {} : { mutant: knownMutant(values.mutant) }),
     ...(values.history === undefined ? {} : { historyFile: values.history }),
   };
@@ -92,6 +94,7 @@ function parseFlags(args: readonly string[]) {
         duration: { type: "string" },
         seconds: { type: "string" },
         only: { type: "string" },
+        hold: { type: "string" },
         backends: { type: "string" },
         history: { type: "string" },
         mutant: { type: "string" },
@@ -134,9 +137,9 @@ function wholeNumber(name: string, text: string): number {
   fail(`--${name} takes a whole number from 1 on, not "${text}"`);
 }
 
-function duration(text: string): number {
+function duration(name: string, text: string): number {
   const [, count, unit] = text.match(/^(\d+)([smh])$/) ??
-    fail(`--duration takes a time such as 90s, 2m or 1h, not "${text}"`);
+    fail(`--${name} takes a time such as 90s, 2m or 1h, not "${text}"`);
   return Number(count) * UNITS[unit!]!;
 }
 
