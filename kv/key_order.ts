@@ -6,16 +6,24 @@
 
 /** Negative when a sorts before b, 0 when equal, positive otherwise. */
 export function compareKeys(a: string, b: string): number {
-  if (a === b) return 0;
+  return a === b ? 0 : compareFrom(a, b, sharedLength(a, b, 0));
+}
+
+/** How many UTF-16 units both begin with, when the first `from` of them are known to be equal. */
+export function sharedLength(a: string, b: string, from: number): number {
   const length = Math.min(a.length, b.length);
-  for (let i = 0; i < length; i++) {
-    const x = a.charCodeAt(i), y = b.charCodeAt(i);
-    if (x === y) continue;
-    const xHigh = x >= 0xd800 && x <= 0xdfff, yHigh = y >= 0xd800 && y <= 0xdfff;
-    if (xHigh !== yHigh && x >= 0xd800 && y >= 0xd800) return xHigh ? 1 : -1;
-    return x - y;
-  }
-  return a.length - b.length;
+  let i = from;
+  while (i < length && a.charCodeAt(i) === b.charCodeAt(i)) i++;
+  return i;
+}
+
+/** `compareKeys`, when the first `shared` units are equal and the next ones are not. */
+export function compareFrom(a: string, b: string, shared: number): number {
+  if (shared >= a.length || shared >= b.length) return a.length - b.length;
+  const x = a.charCodeAt(shared), y = b.charCodeAt(shared);
+  const xHigh = x >= 0xd800 && x <= 0xdfff, yHigh = y >= 0xd800 && y <= 0xdfff;
+  if (xHigh !== yHigh && x >= 0xd800 && y >= 0xd800) return xHigh ? 1 : -1;
+  return x - y;
 }
 
 /**

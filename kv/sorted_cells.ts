@@ -1,14 +1,15 @@
 /**
  * An ordered map in memory from (row, column) to anything, in the order of key_order.ts.
  *
- * A list of sorted chunks of at most CHUNK_ENTRIES entries: two binary searches find a cell, and an
- * insertion moves at most one chunk's worth of entries. That is a B+tree of two levels, which is
- * enough for the few hundred thousand cells that a node holds in memory.
+ * A list of sorted chunks of at most CHUNK_ENTRIES entries: two binary searches find a cell's place,
+ * and an insertion moves at most one chunk's worth of entries. That is a B+tree of two levels, which
+ * is enough for the few hundred thousand cells that a node holds in memory. Beside it lies a hash
+ * index, because most questions are about one cell that is there: they compare no keys at all.
  *
  * An iterator from `range` is valid only until the next `set` of a new cell, `delete` or `clear`.
  */
 import type { CellPosition, CellRange } from "./cell_store.ts";
-import { compareKeys } from "./key_order.ts";
+import { compareFrom, compareKeys, sharedLength } from "./key_order.ts";
 
 const CHUNK_ENTRIES = 256;
 
@@ -32,6 +33,8 @@ export function comparePositions(a: CellPosition, b: CellPosition): number {
 export class SortedCells<T> {
   /** Never holds an empty chunk. */
   readonly #chunks: Entry<T>[][] = [];
+  /** By row: its only cell, or its cells by column. */
+  readonly #rows = new Map<string, Entry<T> | Map<string, Entry<T>>>();
   #size = 0;
 
   get size(): number {
@@ -39,47 +42,23 @@ export class SortedCells<T> {
   }
 
   get(row: string, column: string): T | undefined {
-    const chunk = this.#chunks[this.#chunkIndex(row, column)];
-    if (chunk === undefined) return undefined;
-    const entry = chunk[lowerBound(chunk, row, column)];
-    return entry?.row === row && entry.column === column ? entry.value : undefined;
+    return this.#entry(row, column)?.value;
   }
 
   set(row: string, column: string, value: T): void {
-    const chunkIndex = this.#chunkIndex(row, column);
-    const chunk = this.#chunks[chunkIndex];
-    if (chunk === undefined) {
-      this.#chunks.push([{ row, column, value }]);
-      this.#size++;
-      return;
-    }
-    const index = lowerBound(chunk, row, column);
-    const entry = chunk[index];
-    if (entry?.row === row && entry.column === column) {
-      entry.value = value;
-      return;
-    }
-    chunk.splice(index, 0, { row, column, value });
-    this.#size++;
-    if (chunk.length > CHUNK_ENTRIES) {
-      // Keys that arrive in ascending order would leave every chunk half empty after a split in
-      // the middle, so a chunk that grew at its end gives away only its newest entry.
-      const grewAtEnd = index === chunk.length - 1 && chunkIndex === this.#chunks.length - 1;
-      const tail = chunk.splice(grewAtEnd ? index : chunk.length >> 1);
-      this.#chunks.splice(chunkIndex + 1, 0, tail);
-    }
+    const entry = this.#entry(row, column);
+    if (entry === undefined) this.#insert({ row, column, value });
+    else entry.value = value;
   }
 
   /** Whether there was such a cell. */
   delete(row: string, column: string): boolean {
+    if (this.#entry(row, column) === undefined) return false;
     const chunkIndex = this.#chunkIndex(row, column);
-    const chunk = this.#chunks[chunkIndex];
-    if (chunk === undefined) return false;
-    const index = lowerBound(chunk, row, column);
-    const entry = chunk[index];
-    if (entry?.row !== row || entry.column !== column) return false;
-    chunk.splice(index, 1);
+    const chunk = this.#chunks[chunkIndex]!;
+    chunk.splice(lowerBound(chunk, row, column), 1);
     this.#size--;
+    this.#unindex(row, column);
     if (chunk.length === 0) this.#chunks.splice(chunkIndex, 1);
     else this.#maybeMerge(chunkIndex);
     return true;
@@ -111,18 +90,68 @@ export class SortedCells<T> {
 
   clear(): void {
     this.#chunks.length = 0;
+    this.#rows.clear();
     this.#size = 0;
+  }
+
+  #entry(row: string, column: string): Entry<T> | undefined {
+    const found = this.#rows.get(row);
+    if (found === undefined) return undefined;
+    if (found instanceof Map) return found.get(column);
+    return found.column === column ? found : undefined;
+  }
+
+  #insert(entry: Entry<T>): void {
+    const { row, column } = entry;
+    this.#index(entry);
+    this.#size++;
+    const chunkIndex = this.#chunkIndex(row, column);
+    const chunk = this.#chunks[chunkIndex];
+    if (chunk === undefined) {
+      this.#chunks.push([entry]);
+      return;
+    }
+    const index = lowerBound(chunk, row, column);
+    chunk.splice(index, 0, entry);
+    if (chunk.length > CHUNK_ENTRIES) {
+      // Keys that arrive in ascending order would leave every chunk half empty after a split in
+      // the middle, so a chunk that grew at its end gives away only its newest entry.
+      const grewAtEnd = index === chunk.length - 1 && chunkIndex === this.#chunks.length - 1;
+      const tail = chunk.splice(grewAtEnd ? index : chunk.length >> 1);
+      this.#chunks.splice(chunkIndex + 1, 0, tail);
+    }
+  }
+
+  #index(entry: Entry<T>): void {
+    const found = this.#rows.get(entry.row);
+    if (found === undefined) this.#rows.set(entry.row, entry);
+    else if (found instanceof Map) found.set(entry.column, entry);
+    else this.#rows.set(entry.row, new Map([[found.column, found], [entry.column, entry]]));
+  }
+
+  #unindex(row: string, column: string): void {
+    const found = this.#rows.get(row);
+    if (found instanceof Map && found.size > 1) found.delete(column);
+    else this.#rows.delete(row);
   }
 
   /** The last chunk whose first entry is at or before the position; 0 when it is before them all. */
   #chunkIndex(row: string, column: string): number {
     let low = 0, high = this.#chunks.length - 1;
+    // Whatever lies between two rows shares the beginning that both share with the row looked for.
+    let sharedLow = 0, sharedHigh = 0;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
       const first = this.#chunks[middle]![0]!;
-      const order = compareKeys(first.row, row) || compareKeys(first.column, column);
-      if (order <= 0) low = middle;
-      else high = middle - 1;
+      const shared = sharedLength(first.row, row, Math.min(sharedLow, sharedHigh));
+      const order = compareFrom(first.row, row, shared) || compareKeys(first.column, column);
+      if (order <= 0) {
+        low = middle;
+        sharedLow = shared;
+      } else {
+        high = middle - 1;
+        sharedHigh = shared;
+      }
     }
     return low;
   }
@@ -138,13 +167,19 @@ export class SortedCells<T> {
 
 /** Index of the first entry at or behind the position; the length when there is none. */
 function lowerBound<T>(chunk: readonly Entry<T>[], row: string, column: string): number {
-  let low = 0, high = chunk.length;
+  let low = 0, high = chunk.length, sharedLow = 0, sharedHigh = 0;
   while (low < high) {
     const middle = (low + high) >> 1;
     const entry = chunk[middle]!;
-    const order = compareKeys(entry.row, row) || compareKeys(entry.column, column);
-    if (order < 0) low = middle + 1;
-    else high = middle;
+    const shared = sharedLength(entry.row, row, Math.min(sharedLow, sharedHigh));
+    const order = compareFrom(entry.row, row, shared) || compareKeys(entry.column, column);
+    if (order < 0) {
+      low = middle + 1;
+      sharedLow = shared;
+    } else {
+      high = middle;
+      sharedHigh = shared;
+    }
   }
   return low;
 }
