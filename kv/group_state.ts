@@ -9,6 +9,7 @@ import { crc32 } from "node:zlib";
 import { z } from "zod";
 import type { TxnStep } from "../proto/command.ts";
 import { type Lsn, lsn as toLsn, type Version, version } from "../proto/ids.ts";
+import { cellHash, placeHash } from "./cell_hash.ts";
 import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
 import { type Command, type LogRequest, rowOpsOf } from "./command.ts";
 import { Completions, RECORD_LIFE_MS, SavedCompletions } from "./completions.ts";
@@ -27,6 +28,7 @@ import {
   largeBytes,
   type LogRowOp,
   type RowChanges,
+  type RowLimits,
   type RowOutcome,
   stageRowOp,
   TOO_MANY_COLUMNS,
@@ -320,47 +322,67 @@ export class GroupState {
     return freed;
   }
 
-  #limitsOf(row: string, lsn: Lsn) {
-    const rowBytes = this.#rowSize(row).bytes;
+  #limitsOf(row: string, lsn: Lsn): RowLimits {
+    const rowBytes = () => this.#rowSize(row).bytes;
     return { at: version(lsn), rowBytes, rowBytesMax: this.#rowBytesMax };
   }
 
   #change(row: string, changes: RowChanges): void {
-    const size = this.#rowSize(row);
-    // An intent that becomes a value keeps its file.
-    const kept = new Set<string>();
-    for (const cell of changes.cells.values()) {
-      if (cell !== null && isBlobRef(cell.value)) kept.add(cell.value.blob);
-    }
+    // Before the cells change: the size may have to be counted.
+    const size = this.#sizeForChange(row, changes);
     for (const [column, cell] of changes.cells) {
-      const before = this.#replace(row, column, cell)?.value;
-      if (before === undefined || !isBlobRef(before) || kept.has(before.blob)) continue;
-      this.#freedBlobs.push(before.blob);
+      this.#replace(row, column, { before: changes.replaced.get(column), cell });
     }
-    this.#resizeRow(row, size, changes);
+    this.#freeBlobs(changes);
+    if (isResized(changes)) this.#resizeRow(row, size, changes);
   }
 
-  /** Returns the cell that was there. */
-  #replace(row: string, column: string, cell: StoredCell | null): StoredCell | undefined {
-    const before = this.store.get(row, column);
+  #freeBlobs({ cells, replaced }: RowChanges): void {
+    for (const { value } of replaced.values()) {
+      if (!isBlobRef(value)) continue;
+      // An intent that becomes a value keeps its file.
+      const isKept = Iterator.from(cells.values()).some((cell) =>
+        cell !== null && isBlobRef(cell.value) && cell.value.blob === value.blob
+      );
+      if (!isKept) this.#freedBlobs.push(value.blob);
+    }
+  }
+
+  #replace(
+    row: string,
+    column: string,
+    { before, cell }: { before: StoredCell | undefined; cell: StoredCell | null },
+  ): void {
+    const low = placeHash(row, column, LOW_LANE), high = placeHash(row, column, HIGH_LANE);
     if (before !== undefined) {
-      this.#addToHash(before, -1);
+      this.#addToHash({ low, high, cell: before, sign: -1 });
       this.snapshots.keep(before, this.#appliedLsn);
     }
     if (cell === null) this.store.delete(row, column);
     else {
-      this.#addToHash(cell, 1);
+      this.#addToHash({ low, high, cell, sign: 1 });
       this.store.put(cell);
     }
-    return before;
   }
 
   /** A sum over all cells, so that adding and removing a cell costs the same whatever the size. */
-  #addToHash(cell: StoredCell, sign: 1 | -1): void {
-    const version = mutated("hash-without-version") ? 0 : cell.version;
-    const text = `${cell.row}\0${cell.column}\0${version}\0${cell.size}\0${cell.crc}`;
-    this.#hashLow = (this.#hashLow + sign * crc32(text)) | 0;
-    this.#hashHigh = (this.#hashHigh + sign * crc32(text, HIGH_LANE)) | 0;
+  #addToHash(added: { low: number; high: number; cell: StoredCell; sign: 1 | -1 }): void {
+    const { low, high, sign } = added;
+    const cell = mutated("hash-without-version")
+      ? { ...added.cell, version: version(0) }
+      : added.cell;
+    this.#hashLow = (this.#hashLow + sign * cellHash(low, cell)) | 0;
+    this.#hashHigh = (this.#hashHigh + sign * cellHash(high, cell)) | 0;
+  }
+
+  /**
+   * The row's size, when it is known or has to be. A row that only loses bytes stays small, and one
+   * that gains and loses no cell was there before and is there afterwards: most writes are to rows
+   * like that, and need not count them.
+   */
+  #sizeForChange(row: string, { bytesDelta, cellsDelta }: RowChanges): RowSize | null {
+    if (bytesDelta > 0 || cellsDelta !== 0) return this.#rowSize(row);
+    return this.#largeRows.get(row) ?? this.#rowSizes.get(row) ?? null;
   }
 
   #rowSize(row: string): RowSize {
@@ -410,7 +432,16 @@ export class GroupState {
     }
   }.bind(this);
 
-  #resizeRow(row: string, size: RowSize, delta: RowDelta): void {
+  /** `size` null: not known, and so small that it need not be (see `#sizeForChange`). */
+  #resizeRow(row: string, size: RowSize | null, delta: RowChanges): void {
+    const { bytesDelta: bytes, cellsDelta: cells, largeBytesDelta: largeBytes } = delta;
+    const rows = size === null ? 0 : this.#noteRowSize(row, size, delta);
+    // Last, because counting may read the rows around this one.
+    this.#tablets.add(row, { rows, cells, bytes, largeBytes }, this.#rowSizesIn);
+  }
+
+  /** Returns how many rows there are more now. */
+  #noteRowSize(row: string, size: RowSize, delta: RowChanges): number {
     const next: RowSize = {
       bytes: size.bytes + delta.bytesDelta,
       cells: size.cells + delta.cellsDelta,
@@ -425,14 +456,7 @@ export class GroupState {
     this.#largeRows.delete(row);
     if (next.bytes > LARGE_ROW_BYTES) this.#largeRows.set(row, next);
     else this.#keepRowSize(row, next);
-    const change: Counts = {
-      rows: Number(next.cells > 0) - Number(size.cells > 0),
-      cells: delta.cellsDelta,
-      bytes: delta.bytesDelta,
-      largeBytes: delta.largeBytesDelta,
-    };
-    // Last, because counting may read the rows around this one.
-    this.#tablets.add(row, change, this.#rowSizesIn);
+    return Number(next.cells > 0) - Number(size.cells > 0);
   }
 
   #keepRowSize(row: string, size: RowSize): void {
@@ -443,15 +467,12 @@ export class GroupState {
   }
 }
 
-interface RowDelta {
-  readonly bytesDelta: number;
-  readonly cellsDelta: number;
-  readonly largeBytesDelta: number;
-}
+const isResized = ({ bytesDelta, cellsDelta, largeBytesDelta }: RowChanges) =>
+  bytesDelta !== 0 || cellsDelta !== 0 || largeBytesDelta !== 0;
 
 const EMPTY_ROW: RowSize = { bytes: 0, cells: 0, largeBytes: 0 };
-/** Start value of the second checksum of each item, so that both lanes differ. */
-const HIGH_LANE = 0x9e3779b9;
+/** Seeds of the two halves of each item's hash. */
+const LOW_LANE = 0, HIGH_LANE = 0x9e3779b9;
 
 function withCell({ bytes, cells, largeBytes: large }: RowSize, cell: StoredCell): RowSize {
   return {

@@ -62,6 +62,8 @@ export type RowOutcome =
 /** What a successful operation changes; `cell: null` deletes. At most one entry a column. */
 export interface RowChanges {
   readonly cells: ReadonlyMap<string, StoredCell | null>;
+  /** The cells of these columns that are there now. */
+  readonly replaced: ReadonlyMap<string, StoredCell>;
   /** Change of the row's bytes, counted as `cellBytes` does. */
   readonly bytesDelta: number;
   readonly cellsDelta: number;
@@ -97,16 +99,20 @@ export function deletedBytes(row: string, { cells }: RowChanges): number {
 const changedBytes = (row: string, column: string) =>
   CHANGE_OVERHEAD_BYTES + 2 * (row.length + column.length);
 
-/**
- * Evaluates `op` at log position `at` without changing the store.
- *
- * @param rowBytes bytes of the row now, as the sum of `cellBytes`
- * @param rowBytesMax an operation that would grow the row beyond it fails with `row_too_large`
- */
+export interface RowLimits {
+  /** The log position of the operation. */
+  readonly at: Version;
+  /** Bytes of the row now, as the sum of `cellBytes`; asked for only when the row is to grow. */
+  readonly rowBytes: () => number;
+  /** An operation that would grow the row beyond it fails with `row_too_large`. */
+  readonly rowBytesMax: number;
+}
+
+/** Evaluates `op` without changing the store. */
 export function evaluateRowOp(
   store: CellStore,
   op: LogRowOp,
-  limits: { at: Version; rowBytes: number; rowBytesMax: number },
+  limits: RowLimits,
 ): { outcome: RowOutcome; changes: RowChanges | null } {
   const refused = firstRefusal(store, [op]);
   return refused !== null ? { outcome: refused, changes: null } : stageRowOp(store, op, limits);
@@ -131,7 +137,7 @@ export function firstRefusal(
 export function stageRowOp(
   store: CellStore,
   op: LogRowOp,
-  limits: { at: Version; rowBytes: number; rowBytesMax: number },
+  limits: RowLimits,
 ): { outcome: RowOutcome; changes: RowChanges | null } {
   const staged = new StagedRow(store, op.row, limits.at);
   const numbers: number[] = [];
@@ -144,10 +150,10 @@ export function stageRowOp(
       };
     }
   }
-  const changes = staged.changes();
-  if (changes.bytesDelta > 0 && limits.rowBytes + changes.bytesDelta > limits.rowBytesMax) {
-    const message =
-      `Cannot grow row "${op.row}" from ${limits.rowBytes} by ${changes.bytesDelta} ` +
+  const changes = staged.changes(), { bytesDelta } = changes;
+  const rowBytes = bytesDelta > 0 ? limits.rowBytes() : 0;
+  if (rowBytes + bytesDelta > limits.rowBytesMax) {
+    const message = `Cannot grow row "${op.row}" from ${rowBytes} by ${bytesDelta} ` +
       `bytes: a row holds at most ${limits.rowBytesMax}`;
     return { outcome: { kind: "failed", code: "row_too_large", message }, changes: null };
   }
@@ -283,9 +289,11 @@ export function changesOf(
   cells: Map<string, StoredCell | null>,
 ): RowChanges {
   let bytesDelta = 0, cellsDelta = 0, largeBytesDelta = 0;
+  const replaced = new Map<string, StoredCell>();
   for (const [column, cell] of cells) {
     const before = store.get(row, column);
     if (before !== undefined) {
+      replaced.set(column, before);
       bytesDelta -= cellBytes(column, before);
       largeBytesDelta -= largeBytes(before);
       cellsDelta -= 1;
@@ -298,7 +306,7 @@ export function changesOf(
       cellsDelta += 1;
     }
   }
-  return { cells, bytesDelta, cellsDelta, largeBytesDelta };
+  return { cells, replaced, bytesDelta, cellsDelta, largeBytesDelta };
 }
 
 const encoder = new TextEncoder();
