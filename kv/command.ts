@@ -56,27 +56,37 @@ export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
   }
 }
 
-/** The files that a command's large values lie in. */
-export function blobsOf(command: Command): { blob: string; size: number }[] {
-  const blobs: { blob: string; size: number }[] = [];
-  for (const op of rowOpsOf(command)) {
-    for (const part of op.mutations) {
-      if ("value" in part && isBlobRef(part.value.value)) {
-        blobs.push({ blob: part.value.value.blob, size: part.value.size });
-      }
-    }
+/** The files that a command's large values lie in. Asked often, and nearly always there are none. */
+export function blobsOf(command: Command): readonly BlobFile[] {
+  if (command.kind === "rowOp") return blobsIn(command.op, NO_BLOBS);
+  let blobs = NO_BLOBS;
+  for (const op of rowOpsOf(command)) blobs = blobsIn(op, blobs);
+  return blobs;
+}
+
+interface BlobFile {
+  readonly blob: string;
+  readonly size: number;
+}
+
+const NO_BLOBS: readonly BlobFile[] = [];
+
+function blobsIn(op: LogRowOp, before: readonly BlobFile[]): readonly BlobFile[] {
+  let blobs = before;
+  for (const part of op.mutations) {
+    if (!("value" in part) || !isBlobRef(part.value.value)) continue;
+    blobs = [...blobs, { blob: part.value.value.blob, size: part.value.size }];
   }
   return blobs;
 }
 
 export function encodeCommand(command: Command): Uint8Array {
   const inline: Uint8Array[] = [];
-  const head = commandHead(command, inline);
-  const json = encoder.encode(JSON.stringify(head));
+  const json = utf8Of(JSON.stringify(commandHead(command, inline)));
   let length = 4 + json.length;
   for (const bytes of inline) length += bytes.length;
   const payload = new Uint8Array(length);
-  new DataView(payload.buffer).setUint32(0, json.length, true);
+  for (let i = 0; i < 4; i++) payload[i] = json.length >>> (8 * i);
   payload.set(json, 4);
   let offset = 4 + json.length;
   for (const bytes of inline) {
@@ -92,8 +102,9 @@ export function encodeCommand(command: Command): Uint8Array {
  *   newer version
  */
 export function decodeCommand(payload: Uint8Array): Command {
-  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
-  const jsonEnd = 4 + view.getUint32(0, true);
+  if (payload.length < 4) throw new RangeError("the command is cut short");
+  const byte = (at: number) => payload[at]! << (8 * at);
+  const jsonEnd = 4 + ((byte(0) | byte(1) | byte(2) | byte(3)) >>> 0);
   const head = CommandHead.parse(JSON.parse(decoder.decode(payload.subarray(4, jsonEnd))));
   switch (head.kind) {
     case "rowOp":
@@ -175,5 +186,12 @@ export function attachAllValues(heads: readonly RowOpHead[], bytes: Uint8Array):
   }));
 }
 
+/** Valid until the next call. */
+function utf8Of(text: string): Uint8Array {
+  if (text.length * 3 > scratch.length) return encoder.encode(text);
+  return scratch.subarray(0, encoder.encodeInto(text, scratch).written);
+}
+
+const scratch = new Uint8Array(16 * 1024);
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();

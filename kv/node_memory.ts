@@ -70,7 +70,7 @@ export interface MemoryShares {
 
 export const MEMORY_BYTES_MIN = 4 * 1024 * 1024;
 const UNDO_BYTES_MAX = 1024 * 1024;
-const RECENT_LOG_BYTES_MAX = 4 * 1024 * 1024;
+const RECENT_LOG_BYTES_MAX = 1024 * 1024;
 /** Below the limit of a frame even with one operation of the largest size behind it. */
 export const APPEND_BYTES_MAX = 3 * 1024 * 1024;
 /** What remembering one row's size takes. */

@@ -162,6 +162,14 @@ export class Replica {
     return this.#core.checks;
   }
 
+  get lastLsn(): Lsn {
+    return this.#core.log.lastLsn;
+  }
+
+  get commitLsn(): Lsn {
+    return this.#core.commitLsn;
+  }
+
   get history(): EpochHistory {
     return this.#core.log.history;
   }

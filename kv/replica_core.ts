@@ -34,7 +34,7 @@ import type { RequestOutcome } from "./outcome.ts";
 import { MERGE_AFTER_MERGE_MS, MERGE_AFTER_SPLIT_MS } from "./tablet_policy.ts";
 
 const DEFAULT_MEMORY: ReplicaMemory = {
-  recentLogBytes: 4 * 1024 * 1024,
+  recentLogBytes: 1024 * 1024,
   appendBytes: APPEND_BYTES_MAX,
   completionBytes: Infinity,
 };

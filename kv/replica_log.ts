@@ -18,14 +18,17 @@ export interface LogEntry {
 
 /** An entry in memory besides its payload: its command as objects. */
 const ENTRY_OVERHEAD_BYTES = 512;
+/** Entries that are done with are let go so many at a time, at least. */
+const TRIMMED_MIN = 32;
 
 export class ReplicaLog {
   /** Entries up to here are part of a checkpoint and can no longer be told apart. */
   #baseLsn: Lsn;
   #lastLsn: Lsn;
   #history: { epoch: Epoch; firstLsn: Lsn }[];
-  /** The entries (#lastLsn - length, #lastLsn]. */
+  /** Behind the first #trimmed, which are done with: the entries up to #lastLsn. */
   #recent: LogEntry[] = [];
+  #trimmed = 0;
   #recentBytes = 0;
   #unappliedBytes = 0;
 
@@ -95,7 +98,7 @@ export class ReplicaLog {
   /** Forgets everything behind `lsn` and returns it, oldest first, as far as it is in memory. */
   truncateAfter(lsn: Lsn): LogEntry[] {
     const removed: LogEntry[] = [];
-    while (this.#recent.length > 0 && this.#recent.at(-1)!.lsn > lsn) {
+    while (this.#recent.length > this.#trimmed && this.#recent.at(-1)!.lsn > lsn) {
       const entry = this.#recent.pop()!;
       this.#recentBytes -= entry.payload.length;
       this.#unappliedBytes -= entry.payload.length + ENTRY_OVERHEAD_BYTES;
@@ -112,6 +115,7 @@ export class ReplicaLog {
     this.#lastLsn = lsn;
     this.#history = history.filter((item) => item.firstLsn <= lsn).map((item) => ({ ...item }));
     this.#recent = [];
+    this.#trimmed = 0;
     this.#recentBytes = 0;
     this.#unappliedBytes = 0;
   }
@@ -119,7 +123,7 @@ export class ReplicaLog {
   /** The entry at `lsn`, or undefined when it is not in memory. */
   at(lsn: Lsn): LogEntry | undefined {
     const first = this.#firstRecentLsn;
-    return lsn < first ? undefined : this.#recent[lsn - first];
+    return lsn < first ? undefined : this.#recent[this.#trimmed + lsn - first];
   }
 
   /** Entries from `lsn` on, at least one if there is one; null when they are not in memory. */
@@ -128,7 +132,7 @@ export class ReplicaLog {
     if (lsn < first) return null;
     const entries: LogEntry[] = [];
     let bytes = 0;
-    for (let i = lsn - first; i < this.#recent.length; i++) {
+    for (let i = this.#trimmed + lsn - first; i < this.#recent.length; i++) {
       const entry = this.#recent[i]!;
       bytes += entryBytes(entry);
       if (entries.length > 0 && (bytes > limits.bytesMax || entries.length >= limits.entriesMax)) {
@@ -141,18 +145,20 @@ export class ReplicaLog {
 
   /** Drops entries up to `lsn` from memory, oldest first, until `keepBytes` are left. */
   trim(lsn: Lsn, keepBytes: number): void {
-    let count = 0;
-    while (count < this.#recent.length && this.#recentBytes > keepBytes) {
-      const entry = this.#recent[count]!;
+    while (this.#trimmed < this.#recent.length && this.#recentBytes > keepBytes) {
+      const entry = this.#recent[this.#trimmed]!;
       if (entry.lsn > lsn) break;
       this.#recentBytes -= entry.payload.length;
-      count += 1;
+      this.#trimmed += 1;
     }
-    if (count > 0) this.#recent.splice(0, count);
+    // Moving all the others up for each entry that goes would cost more than keeping some for a while.
+    if (this.#trimmed < TRIMMED_MIN || this.#trimmed * 8 < this.#recent.length) return;
+    this.#recent.splice(0, this.#trimmed);
+    this.#trimmed = 0;
   }
 
   get #firstRecentLsn(): Lsn {
-    return toLsn(this.#lastLsn - this.#recent.length + 1);
+    return toLsn(this.#lastLsn - (this.#recent.length - this.#trimmed) + 1);
   }
 }
 

@@ -317,7 +317,8 @@ export class GroupShell {
       this.#options.onDamage(error);
       return;
     }
-    this.#settleMemory();
+    // A request only adds to the log in memory; the flush at the end of its turn settles for all of them.
+    if (input.kind !== "request") this.#settleMemory();
     const freed = this.#replica.state.takeFreedBlobs();
     if (freed.length === 0) return;
     const lsn = this.#replica.state.appliedLsn, atMs = this.#env.monotonicMs();
@@ -375,10 +376,10 @@ export class GroupShell {
    */
   #givenUpBy(input: Input): CorruptionError | null {
     const config = configIn(input), { self } = this.#options;
-    const { epoch, progress } = this.#replica;
-    if (config?.forcedEpoch === undefined || epoch >= config.forcedEpoch) return null;
+    if (config?.forcedEpoch === undefined) return null;
+    if (this.#replica.epoch >= config.forcedEpoch) return null;
     if (config.primary.node === self.node && config.primary.store === self.store) return null;
-    if (progress.lastLsn === 0) return null;
+    if (this.#replica.lastLsn === 0) return null;
     const message =
       `An operator forced backend/${config.primary.node} to lead group ${this.gid} in ` +
       `epoch ${config.forcedEpoch}: what this copy has may have been given up`;
@@ -463,7 +464,9 @@ export class GroupShell {
     this.#writing = true;
     while (this.#writes.length > 0) {
       const writes = this.#writes.splice(0);
-      const records = writes.flatMap((write) => write.records);
+      const records = writes.length === 1
+        ? writes[0]!.records
+        : writes.flatMap((write) => write.records);
       if (!this.#retired) await this.#writeDurably(records);
       this.feed({ kind: "written", writeId: writes.at(-1)!.writeId });
     }
@@ -472,12 +475,14 @@ export class GroupShell {
 
   async #writeDurably(records: readonly LogRecord[]): Promise<void> {
     const { wal, intake } = this.#options;
-    const blobs = records.flatMap((record) =>
-      record.type === "entry" ? blobsOf(record.command).map((item) => item.blob) : []
-    );
+    const blobs: string[] = [];
+    for (const record of records) {
+      if (record.type !== "entry") continue;
+      for (const { blob } of blobsOf(record.command)) blobs.push(blob);
+    }
     const walRecords = records.map((record) => this.#toWal(record));
-    const { progress } = this.#replica;
-    const commitLsn = mutated("commit-hint-too-high") ? progress.lastLsn : progress.commitLsn;
+    const { lastLsn } = this.#replica;
+    const commitLsn = mutated("commit-hint-too-high") ? lastLsn : this.#replica.commitLsn;
     if (commitLsn > this.#hintedCommitLsn) {
       walRecords.push({ type: "commit", gid: this.gid, lsn: commitLsn });
       this.#hintedCommitLsn = commitLsn;
@@ -548,11 +553,15 @@ export class GroupShell {
       const heads = message.entries.slice(0, this.#options.memory.admitEntries(this, sizes));
       // An append of fewer entries is sound as well. The primary sends the rest again.
       message = { ...message, entries: heads };
+      // Entries of one frame come and go together. Values that go into files of their own do not: the
+      // entries beside them are copied, so that they do not keep all of that in memory.
+      const isWhole = heads.length === sizes.length &&
+        heads.every(({ blobs }) => blobs === undefined);
       let offset = 0;
       for (const head of heads) {
-        // A copy, so that a small entry does not keep a whole frame in memory.
-        const bytes = payload.slice(offset, offset + head.size);
-        offset += head.size;
+        const end = offset + head.size;
+        const bytes = isWhole ? payload.subarray(offset, end) : payload.slice(offset, end);
+        offset = end;
         entries.push({
           epoch: head.epoch,
           lsn: head.lsn,

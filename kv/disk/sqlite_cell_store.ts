@@ -87,6 +87,8 @@ export class SqliteCellStore implements CheckpointedStore {
   #dirtyBytes = 0;
   #flushingBytes = 0;
   #closed = false;
+  /** What `#key` gave last: one write asks for the same cell several times. */
+  #lastKey = { row: "", column: "", key: "" };
   #checkpointLsn: Lsn;
   #meta: Record<string, unknown>;
 
@@ -327,7 +329,11 @@ export class SqliteCellStore implements CheckpointedStore {
   }
 
   #key(row: string, column: string): string {
-    return `${this.#cachePrefix}${row}\0${column}`;
+    const last = this.#lastKey;
+    if (last.row !== row || last.column !== column || last.key === "") {
+      this.#lastKey = { row, column, key: `${this.#cachePrefix}${row}\0${column}` };
+    }
+    return this.#lastKey.key;
   }
 
   #setDirty(row: string, column: string, cell: StoredCell | null): void {
