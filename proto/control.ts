@@ -131,7 +131,7 @@ export const backendConversation = {
   /** A durable configuration, and who should be brought up to date by its primary. */
   config: oneWay(z.object({ config: GroupConfig, learners: z.array(Member).max(16) })),
   /** Where do you stand? Asked before an election. */
-  poll: method(z.object({}), StoreReport),
+  poll: method(z.object({}), z.object({ spawnId: z.string().max(64), report: StoreReport })),
   /** The configurations that its replicas adopted last. */
   configs: method(z.object({}), z.object({ configs: z.array(GroupConfig).max(1000) })),
   memberDown: oneWay(z.object({ gid: GroupId, node: NodeId, inc: Incarnation })),

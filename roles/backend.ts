@@ -265,6 +265,8 @@ export class Backend {
   #isReady = false;
   #routes: RouteTable = NO_ROUTES;
   #draining = false;
+  /** The coordinator took note of this life, so the folder is no older copy of itself. */
+  #lifeIsKnown = false;
   #diskFull = false;
   #isHanging = false;
   /** Of checkpoints, from other nodes. */
@@ -337,6 +339,7 @@ export class Backend {
           undo,
           onDamage,
           onMismatch,
+          isLifeKnown: () => this.#lifeIsKnown,
           onRoleChanged: () => this.#reporter?.reportNow(),
           onDiskFull,
           keepDiverged: parts.keepDiverged,
@@ -390,6 +393,11 @@ export class Backend {
       store: () => this.#report(),
       routesVersion: () => this.#routes.version,
       onRoutes: (routes) => this.#routes = mergeRoutes(this.#routes, routes),
+      onKnown: () => {
+        if (this.#lifeIsKnown) return;
+        this.#lifeIsKnown = true;
+        for (const group of this.#groups.values()) group.lifeIsKnown();
+      },
       onWentBack: () => {
         const message = `Cannot go on with data folder "${dataDir}": it is an older copy of itself`;
         env.fatal(new DiskFailedError(message));
@@ -412,7 +420,7 @@ export class Backend {
       service(backendConversation, {
         config: ({ config, learners }) =>
           this.#groups.get(config.gid)?.feed({ kind: "config", config, learners }),
-        poll: () => this.#report(),
+        poll: () => ({ spawnId: this.#context.spawnId, report: this.#report() }),
         configs: () => ({ configs: this.#replicas.configs() }),
         memberDown: ({ gid, node, inc }) =>
           this.#groups.get(gid)?.feed({ kind: "memberDown", node, inc }),

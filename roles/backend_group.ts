@@ -64,6 +64,12 @@ export interface GroupShellOptions {
   readonly undo: UndoBudget;
   /** The group cannot go on by its log: fetch a checkpoint from there and call `install`. */
   readonly fetchSnapshot: (group: GroupShell, from: NodeId) => Promise<void>;
+  /**
+   * Whether the coordinator took note of this life. An older copy of the folder has a count of starts
+   * that was used before: a configuration may name that former life primary, and until the coordinator
+   * was asked, nobody can tell the two apart.
+   */
+  readonly isLifeKnown: () => boolean;
   readonly onRoleChanged: () => void;
   readonly onDiskFull: () => void;
   /** Puts lines about entries that lost against the primary's aside, for audit. */
@@ -119,6 +125,8 @@ export class GroupShell {
   #auditedMs: number;
   #freed: { blob: string; lsn: Lsn; atMs: number }[] = [];
   #divergedBytes = 0;
+  /** It names this life primary, and has to wait. */
+  #heldOffice: GroupConfig | null = null;
   #retired = false;
   readCount = 0;
   boundedReadCount = 0;
@@ -304,6 +312,10 @@ export class GroupShell {
     if (this.#retired) return;
     // As if the network stood still; whoever sent it sends it again.
     if (this.#installing && REPEATED_INPUTS.has(input.kind)) return;
+    if (this.#namesUnknownLife(input)) {
+      this.#heldOffice = configIn(input);
+      return;
+    }
     const forced = this.#givenUpBy(input);
     if (forced !== null) return this.#options.onDamage(forced);
     try {
@@ -384,6 +396,20 @@ export class GroupShell {
       `An operator forced backend/${config.primary.node} to lead group ${this.gid} in ` +
       `epoch ${config.forcedEpoch}: what this copy has may have been given up`;
     return new CorruptionError(message, `groups/${this.gid}.db`, 0);
+  }
+
+  /** See `isLifeKnown`. */
+  #namesUnknownLife(input: Input): boolean {
+    const { self, isLifeKnown } = this.#options, primary = configIn(input)?.primary;
+    return primary !== undefined && primary.node === self.node && primary.store === self.store &&
+      primary.inc === self.inc && !isLifeKnown();
+  }
+
+  /** The coordinator took note of this life: what it was named in the meantime it may be. */
+  lifeIsKnown(): void {
+    const config = this.#heldOffice;
+    this.#heldOffice = null;
+    if (config !== null) this.feed({ kind: "config", config, learners: null });
   }
 
   #perform(effect: Effect): void {

@@ -2,7 +2,11 @@
  * The coordinator as a process: a loop around `Coordinator` (kv/coordinator.ts), its durable records
  * and the connections to the nodes. No rule about replication is decided here.
  */
-import { backendConversation, coordinatorConversation } from "../proto/control.ts";
+import {
+  backendConversation,
+  coordinatorConversation,
+  type StoreReport,
+} from "../proto/control.ts";
 import { planGroups } from "../proto/cluster_config.ts";
 import { NO_ROUTES, type Route, routeOf, type RouteTable, tableOf } from "../proto/routes.ts";
 import { type Epoch, type GroupId, groupId, type NodeId, nodeId } from "../proto/ids.ts";
@@ -108,14 +112,9 @@ export class CoordinatorShell {
       this.#view.onReport(report, env.wallMs());
       if (report.role === "backend" && report.store !== null) {
         const { spawnId, store } = report;
-        const { inc } = store;
-        const life = { store: store.store, inc, spawn: spawnId };
-        if (this.#metadata.noteLife?.(life) === false) {
-          env.log("error", "a store went back in time", {
-            node: report.id,
-            store: store.store,
-            inc,
-          });
+        if (this.#wentBack(spawnId, store)) {
+          const { store: id, inc } = store;
+          env.log("error", "a store went back in time", { node: report.id, store: id, inc });
           return { nowMs: env.wallMs(), routes: null, wentBack: true };
         }
         this.#feed({ kind: "report", node: nodeId(report.id), spawnId, report: store });
@@ -149,6 +148,11 @@ export class CoordinatorShell {
     recoverMeta: () => this.#recoverMeta(),
     forcePrimary: async ({ gid, node }) => ({ config: await this.#forcePrimary(gid, node) }),
   });
+
+  /** Whether a later life of this store is known, so that its folder is an older copy of itself. */
+  #wentBack(spawn: string, { store, inc }: StoreReport): boolean {
+    return this.#metadata.noteLife?.({ store, inc, spawn }) === false;
+  }
 
   /** Makes the records anew from what the nodes adopted last; every member of a group has to say. */
   async #recoverMeta() {
@@ -350,7 +354,11 @@ export class CoordinatorShell {
 
   #poll(node: ReturnType<typeof nodeId>): void {
     this.#backend(node).call(backendConversation, "poll", {}, undefined, { timeoutMs: 1_000 }).then(
-      ({ body }) => this.#feed({ kind: "report", node, spawnId: null, report: body }),
+      ({ body: { spawnId, report } }) => {
+        // An old copy is told so when it reports by itself; no election may count on it meanwhile.
+        if (this.#wentBack(spawnId, report)) return;
+        this.#feed({ kind: "report", node, spawnId, report });
+      },
       // Silence is the answer: the election goes on without this member.
       () => {},
     );

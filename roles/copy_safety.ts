@@ -69,7 +69,7 @@ export class CopySafety {
     try {
       const { body } = await this.#peers.of("backend", primary.node)
         .call(backendConversation, "poll", {}, undefined, { timeoutMs: ANSWER_MS });
-      const report = body.groups.find((item) => item.gid === gid);
+      const report = body.report.groups.find((item) => item.gid === gid);
       const leads = report?.role === "primary" && report.epoch === epoch && report.suspect !== true;
       return leads ? null : silent;
     } catch {

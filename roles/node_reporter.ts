@@ -24,6 +24,8 @@ export interface ReporterOptions {
   readonly onRoutes?: (table: RouteTable) => void;
   /** The coordinator knows a later life of this very folder. */
   readonly onWentBack?: () => void;
+  /** The coordinator took note of this life. */
+  readonly onKnown?: () => void;
   /** Cluster time minus our wall clock, milliseconds. */
   readonly onClockOffset?: (offsetMs: number) => void;
 }
@@ -70,7 +72,8 @@ export class NodeReporter {
   }
 
   async #report(): Promise<void> {
-    const { context: { env }, coordinator, onRoutes, onClockOffset, onWentBack } = this.#options;
+    const { context: { env }, coordinator, onRoutes, onClockOffset, onWentBack, onKnown } = this
+      .#options;
     const askedMs = env.wallMs();
     try {
       const { body } = await coordinator.call(
@@ -82,7 +85,9 @@ export class NodeReporter {
       );
       onClockOffset?.(body.nowMs - (askedMs + env.wallMs()) / 2);
       if (body.routes !== null) onRoutes?.(body.routes);
-      if (body.wentBack === true && !this.#stopped) onWentBack?.();
+      if (this.#stopped) return;
+      if (body.wentBack === true) onWentBack?.();
+      else onKnown?.();
     } catch {
       // The coordinator is away. It will see the next report.
     }

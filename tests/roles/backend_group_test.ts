@@ -59,6 +59,7 @@ class Bench {
   intake!: BlobIntake;
   wal!: Wal;
   shell!: GroupShell;
+  isLifeKnown = true;
 
   /** @param put how the file of a large value gets to the disk */
   static async open(put: () => Promise<void> = () => Promise.resolve()): Promise<Bench> {
@@ -137,6 +138,7 @@ class Bench {
       keepDiverged: () => Promise.resolve(),
       onDamage: (error) => void this.damage.push(error),
       onMismatch: () => {},
+      isLifeKnown: () => this.isLifeKnown,
     });
   }
 }
@@ -288,4 +290,28 @@ Deno.test("while a fetched checkpoint is put in place nothing is read, applied, 
   assert.deepEqual(during, ["learner", LEARNING.epoch, false, undefined]);
   assert.equal(shell.replica.epoch, LEARNING.epoch, "what came in meanwhile comes again");
   assert.equal(shell.store.checkpointLsn, 4);
+});
+
+Deno.test("a process takes no office before the coordinator took note of its life, and then at once", async () => {
+  const bench = await Bench.open();
+  bench.isLifeKnown = false;
+  bench.lead();
+  assert.equal(bench.shell.replica.role, "idle", "its folder may be an older copy of itself");
+  bench.isLifeKnown = true;
+  bench.shell.lifeIsKnown();
+  assert.equal(bench.shell.replica.role, "primary");
+});
+
+Deno.test("an office that somebody else was given meanwhile is not taken late", async () => {
+  const bench = await Bench.open();
+  bench.isLifeKnown = false;
+  bench.lead();
+  bench.shell.feed({
+    kind: "config",
+    config: { ...LEARNING, epoch: toEpoch(ALONE.epoch + 1) },
+    learners: null,
+  });
+  bench.isLifeKnown = true;
+  bench.shell.lifeIsKnown();
+  assert.equal(bench.shell.replica.role, "learner");
 });
