@@ -12,6 +12,7 @@ export type MutantName =
   // The replica: what counts as on disk, committed, or promised.
   | "ack-before-fsync"
   | "own-fsync-not-counted"
+  | "own-reign-not-durable"
   | "commit-below-minimum"
   | "add-not-counted"
   | "promises-ignored"

@@ -221,6 +221,10 @@ export class Primary {
 
   #commit(): void {
     const core = this.#core;
+    // Entries of former reigns may be on our disk long before this one is: a crash would have us follow
+    // the former primary again, who may cut them off.
+    const isKnown = core.durableEpoch >= core.config!.reign || mutated("own-reign-not-durable");
+    if (!isKnown) return;
     let commitLsn = mutated("own-fsync-not-counted") ? core.log.lastLsn : core.durableLsn;
     for (const { node } of this.#membership.neededForCommit()) {
       const matchLsn = this.#peers.get(node)?.matchLsn ?? toLsn(0);

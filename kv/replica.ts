@@ -15,7 +15,8 @@
  *   A2  the adopted epoch never falls; nothing is done for an older one
  *   A3  an ack for an entry leaves only after a write that covers it is on disk
  *   A4  truncation never goes below what this replica knows to be committed
- *   A5  a primary commits only with enough members in sync, past its promises, in its own reign
+ *   A5  a primary commits only with enough members in sync, past its promises, in a reign that its own
+ *       disk knows of
  *   A6  a read is answered only with `epochStart` applied (or beside the rows that undecided entries
  *       touch) and proof that nobody else was primary when it came in; read_gate.ts lists the proofs
  *   A7  equal log positions have equal state hashes on all replicas

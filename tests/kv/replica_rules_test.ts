@@ -130,6 +130,18 @@ Deno.test("neither ack nor promise leaves before the epoch that it is given in i
   assert.deepEqual(sentKinds(bench.sync()), ["heartbeatAck", "appendAck"]);
 });
 
+Deno.test("a new primary commits what it found only once its own disk knows of the reign", () => {
+  const found = { baseLsn: lsn(0), history: [], entries: [entry(1, 1), entry(1, 2)] };
+  const log = new ReplicaLog(found);
+  const bench = new Bench(1, undefined, TIMING, { log, config: config(), nowMs: -100_000 });
+  bench.step({ kind: "config", config: SECOND, learners: [] });
+  bench.meet(2);
+  bench.ack(2, 2);
+  assert.equal(bench.replica.progress.commitLsn, 0, "a crash now would undo the reign here");
+  bench.sync();
+  assert.equal(bench.replica.progress.commitLsn, 2);
+});
+
 Deno.test("a replica stops rather than cut off what its log says is committed (A4)", () => {
   const found = { baseLsn: lsn(0), history: [], entries: [entry(1, 1), entry(1, 2)] };
   const bench = new Bench(2, undefined, TIMING, {

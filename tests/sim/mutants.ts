@@ -27,6 +27,13 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     breaks: "a primary commits before the entry is on its own disk",
     seed: 1,
   },
+  "own-reign-not-durable": {
+    breaks: "a new primary commits former entries before its own disk knows of its reign",
+    test: {
+      file: "kv/replica_rules_test.ts",
+      name: "a new primary commits what it found only once its own disk knows of the reign",
+    },
+  },
   "commit-below-minimum": {
     breaks: "a primary commits with fewer members than the minimum",
     seed: 5,
