@@ -244,7 +244,7 @@ export class Nemesis {
     this.#pauseFor(primary, ms);
     if (random.chance(0.3)) return;
     this.#sim.time.after(2 + random.next() * 20, () => {
-      if (this.#stopped) return;
+      if (this.#stopped || this.#isCalm) return;
       this.#isolate(primary);
       this.#healIn(ms + this.#sim.swarm.shape.leaseMs * random.next() * 2);
     });
@@ -282,7 +282,7 @@ export class Nemesis {
     const pauseMs = shape.ackTimeoutMs + 2 * shape.graceMs + 500 + random.next() * 300;
     for (const node of nodes) if (node !== primary) this.#pauseFor(node, pauseMs);
     time.after(pauseMs - 5, () => {
-      if (this.#stopped) return;
+      if (this.#stopped || this.#isCalm) return;
       this.#isolate(primary);
       this.#healIn(shape.coldStartWaitMs + 4 * shape.graceMs + 3_000);
     });
