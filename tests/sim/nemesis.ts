@@ -264,7 +264,7 @@ export class Nemesis {
     this.#healIn(ms + shape.leaseMs * 2);
     const isolated = random.chance(0.5), killed = random.chance(0.4);
     time.after(ms + random.next() * 40, () => {
-      if (this.#stopped) return;
+      if (this.#stopped || this.#isCalm) return;
       if (isolated) this.#isolate(primary);
       if (!killed) return;
       for (const node of nodes) {
