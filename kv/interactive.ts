@@ -27,6 +27,7 @@ import {
   type Mutation,
   type RowOp,
 } from "./kv.ts";
+import { mutated } from "./mutant.ts";
 
 const DEADLINE_MS = 10_000;
 const BACKOFF_MS_MIN = 4;
@@ -134,7 +135,7 @@ class OpenTransaction implements Transaction {
     const ops: RowOp[] = [];
     for (const [row, { read, written }] of this.#rows) {
       const conditions: Condition[] = Array.from(
-        read,
+        mutated("reads-not-guarded") ? [] : read,
         ([column, { version }]) => ({ column, is: "version", version }),
       );
       const mutations = what === "reads" ? [] : Array.from(

@@ -8,6 +8,7 @@
  * for the sake of living clients. Bounded: a few at a time, the oldest first, the rest next time.
  */
 import type { Env } from "./env.ts";
+import { mutated } from "./mutant.ts";
 import type { Decision, RowLock, RowLocks } from "./row_locks.ts";
 import { LOCK_LIFE_MS, type TransactionRunner } from "./transaction.ts";
 
@@ -28,7 +29,7 @@ export class LockSweeper {
 
   /** Looks at the group's locks and settles what is due; never rejects. Call it about once a second. */
   async sweep(locks: RowLocks): Promise<void> {
-    if (this.#sweeping) return;
+    if (this.#sweeping || mutated("locks-not-swept")) return;
     this.#sweeping = true;
     try {
       await Promise.all(this.#due(locks).map((settle) => this.#quietly(settle)));

@@ -62,6 +62,8 @@ export type MutantName =
   | "pending-rolled-back"
   | "forgotten-before-forward"
   | "locks-not-checkpointed"
+  | "locks-not-swept"
+  | "reads-not-guarded"
   | "old-split-obeyed"
   | "merge-counts-lost"
   | "tablet-ids-reused"

@@ -173,10 +173,24 @@ export class TransactionWorkload {
     if (outcome === "ok") visits.acked += count;
   }
 
-  /** Before anything else. */
+  /** Before anything else; tries until every account has its first balance. */
   async open(kv: Kv): Promise<void> {
     for (const row of ACCOUNTS) {
-      await kv.apply({ row, mutations: [{ kind: "add", column: "balance", by: BALANCE }] });
+      for (let isOpen = false; !isOpen;) isOpen = await this.#openAccount(kv, row);
+    }
+  }
+
+  async #openAccount(kv: Kv, row: string): Promise<boolean> {
+    try {
+      await kv.apply({
+        row,
+        conditions: [{ column: "balance", is: "absent" }],
+        mutations: [{ kind: "add", column: "balance", by: BALANCE }],
+      });
+      return true;
+    } catch (error) {
+      if (error instanceof KvError) return false;
+      throw error;
     }
   }
 

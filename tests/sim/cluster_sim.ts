@@ -18,9 +18,11 @@
  */
 import { crc32 } from "node:zlib";
 import { KvClient } from "../../kv/client.ts";
+import type { Command } from "../../kv/command.ts";
 import { DiskFailedError } from "../../kv/disk/disk.ts";
 import { CorruptionError } from "../../kv/errors.ts";
 import { armMutant, type MutantName } from "../../kv/mutant.ts";
+import type { RequestOutcome } from "../../kv/outcome.ts";
 import { ClusterConfig, type GroupPlan, planGroups } from "../../proto/cluster_config.ts";
 import { backendConversation, coordinatorConversation } from "../../proto/control.ts";
 import { type GroupId, groupId, incarnation, lsn as toLsn, storeId } from "../../proto/ids.ts";
@@ -44,6 +46,8 @@ import { MetadataFault, SimMetadata } from "./sim_metadata.ts";
 import { SimNet } from "./sim_net.ts";
 import { SimNode } from "./sim_node.ts";
 import { SimOperator } from "./sim_operator.ts";
+import { SimTransactions } from "./sim_transactions.ts";
+import { TransactionOracle } from "./transaction_oracle.ts";
 import { ProcessEnded, SimClock, SimProcess } from "./sim_process.ts";
 import { drawSwarm, LARGE_TABLET_BYTES, type Swarm, type SwarmShape } from "./swarm.ts";
 import { SimViolation } from "./violation.ts";
@@ -70,6 +74,8 @@ export const DURATION_MS = 50_000;
 /** S5: so long after the last fault every group takes writes again, and so long all are equal. */
 const WRITABLE_WITHIN_MS = 10_000;
 const EQUAL_WITHIN_MS = 30_000;
+/** So long after that no row is locked any more: what the sweepers take, twice. */
+const SETTLED_WITHIN_MS = 40_000;
 const GENERATION_MS = 6_000;
 const COORDINATOR = "coordinator/0";
 const TRACE_LINES = 400;
@@ -95,6 +101,8 @@ export class ClusterSim {
   readonly #mutant: MutantName | null;
   readonly #config: ClusterConfig;
   readonly #oracles = new Map<number, GroupOracle>();
+  readonly #transactionOracle = new TransactionOracle();
+  #transactions: SimTransactions | null = null;
   readonly #recorder: HistoryRecorder;
   readonly #supervisor: SimProcess;
   readonly #links: PeerLinks;
@@ -123,7 +131,9 @@ export class ClusterSim {
     for (const { id, startKey, endKey } of this.plans) {
       const { row_max_bytes: rowBytesMax } = this.#config.store;
       const range = { startKey, endKey };
-      this.#oracles.set(id, new GroupOracle({ rowBytesMax, range, mutant }));
+      const onExecuted = (command: Command, outcome: RequestOutcome) =>
+        this.#transactionOracle.applied(id, command, outcome);
+      this.#oracles.set(id, new GroupOracle({ rowBytesMax, range, mutant, onExecuted }));
     }
     this.#recorder = new HistoryRecorder({ nowNs: () => this.time.nowMs * 1e6 });
     this.metadata = new SimMetadata({
@@ -213,6 +223,7 @@ export class ClusterSim {
     for (let i = 0; i < this.swarm.shape.clients; i++) this.startClient();
     this.#startProber();
     if (this.swarm.strength.reshape > 0) this.#startOperator();
+    if (this.swarm.strength.transactions > 0) this.#startTransactions();
     const nemesis = this.#nemesis = new Nemesis(this);
     nemesis.start();
     await this.#runUntil(this.#durationMs, () => false);
@@ -223,6 +234,8 @@ export class ClusterSim {
     const quietMs = this.time.nowMs;
     this.#proveWritable(quietMs);
     await this.#runUntil(quietMs + EQUAL_WITHIN_MS, () => this.#finished && this.#allEqual());
+    if (this.#violation !== null) return;
+    await this.#settleTransactions();
     if (this.#violation !== null) return;
     try {
       this.#checkEnd();
@@ -257,8 +270,21 @@ export class ClusterSim {
     });
     void Promise.all(proofs).then(() => {
       for (const client of this.#clients) client.stop();
+      this.#transactions?.stop();
       this.#finished = true;
     });
+  }
+
+  /** No row stays locked, whoever died; then what transactions showed is judged. */
+  async #settleTransactions(): Promise<void> {
+    if (this.#transactions === null) return;
+    let isSettled = false;
+    this.#transactions.finish().then(() => isSettled = true, (error) => this.violate(error));
+    const untilMs = this.time.nowMs + SETTLED_WITHIN_MS;
+    await this.#runUntil(untilMs, () => isSettled && this.#allEqual());
+    if (isSettled || this.#violation !== null) return;
+    const left = this.plans.map(({ id }) => this.oracle(id).remains).join(", ");
+    this.violate(new SimViolation(`S5: transactions hold rows for ever: ${left} by group`));
   }
 
   startProcess(name: string, clock = new SimClock(this.time, 0)): SimProcess {
@@ -552,6 +578,29 @@ export class ClusterSim {
     return client;
   }
 
+  #startTransactions(): void {
+    const { strength, shape: { thinkMs } } = this.swarm, random = this.random("transactions");
+    this.#transactions = new SimTransactions({
+      random,
+      startClient: (name) => {
+        const process = this.startProcess(name);
+        const links = this.net.links(process, COORDINATOR);
+        return { process, transport: new RpcTransport({ config: this.#config }, links) };
+      },
+      remains: () => this.plans.reduce((sum, { id }) => sum + this.oracle(id).remains, 0),
+      clients: 2 + random.integer(3),
+      thinkMs: thinkMs / 2,
+      abandoned: 0.9 * strength.abandon,
+      onDeath: (process) => {
+        this.note(`${process.name} dies`);
+        this.count("abandoned");
+        this.net.gone(process);
+      },
+      onViolation: (error) => this.violate(error),
+    });
+    this.#transactions.start();
+  }
+
   /** One client goes in the middle of everything, and another comes. */
   replaceClient(index: number): void {
     const client = this.#clients[index];
@@ -647,6 +696,7 @@ export class ClusterSim {
       const { kind } = entry.command;
       this.note(`group ${gid} commits ${lsn} of epoch ${entry.epoch} at ${node.name}, ${kind}`);
       this.count("commits");
+      if (kind === "prepare" || kind === "settle") this.#nemesis?.onTransactionStep(node);
     }
     seen.lsn = commitLsn;
     if (group.problem !== null) throw new SimViolation(`A7: ${node.name}: ${group.problem}`);
@@ -721,6 +771,9 @@ export class ClusterSim {
         oracle.checkReplica(node.backend!.groups.get(groupId(id))!.replica.state, node.name);
       }
     }
+    this.#transactionOracle.checkEnd();
+    this.count("transactions", this.#transactionOracle.committedCount);
+    this.count("transactionsAborted", this.#transactionOracle.abortedCount);
     for (const { id } of this.plans) {
       for (const { kind } of this.oracle(id).shapes) this.count(`${kind}s`);
     }

@@ -217,11 +217,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   },
   "lock-ignored-by-writes": {
     breaks: "a plain write goes past a transaction's lock",
-    test: {
-      file: "kv/row_locks_test.ts",
-      name:
-        "a locked row keeps its cells until the commit, and what was intended survives a restart",
-    },
+    seed: 3,
   },
   "commit-without-anchor": {
     breaks: "a transaction that was aborted is taken for committed",
@@ -232,26 +228,20 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   },
   "pending-rolled-back": {
     breaks: "a reader rolls back what may still be committed",
-    test: {
-      file: "kv/transaction_test.ts",
-      name:
-        "transactions through each other are strictly serializable, whoever dies and whatever is lost",
-    },
+    seed: 3,
   },
   "forgotten-before-forward": {
     breaks: "the note of a commit goes before all groups applied it",
-    test: {
-      file: "kv/transaction_test.ts",
-      name: "a client that dies at any step leaves all rows old or all rows new, for every reader",
-    },
+    seed: 3,
   },
   "locks-not-checkpointed": {
     breaks: "a checkpoint forgets which rows are locked",
-    test: {
-      file: "kv/row_locks_test.ts",
-      name:
-        "a locked row keeps its cells until the commit, and what was intended survives a restart",
-    },
+    seed: 4,
+  },
+  "locks-not-swept": { breaks: "what dead clients locked stays locked", seed: 4 },
+  "reads-not-guarded": {
+    breaks: "a transaction commits although what it read has changed",
+    seed: 3,
   },
   "old-split-obeyed": {
     breaks: "an order for an earlier shape of a tablet is carried out",

@@ -43,11 +43,13 @@ export class Nemesis {
   /** Nothing else happens while the metadata are back in time: see `#rollBack`. */
   #isCalm = false;
   readonly #atChange: SeededRandom;
+  readonly #atStep: SeededRandom;
   readonly #healing: { atMs: number }[] = [];
 
   constructor(sim: ClusterSim) {
     this.#sim = sim;
     this.#atChange = sim.random("fault strike-at-change");
+    this.#atStep = sim.random("fault strike-at-step");
   }
 
   start(): void {
@@ -310,6 +312,16 @@ export class Nemesis {
         this.#sim.crash(primary, { powerLoss, downMs: ms });
       });
     } else this.#sim.time.after(0.1, () => this.#sim.crashCoordinator(random.next() * 1_000));
+  }
+
+  /** A primary goes as soon as it has committed a step of a transaction. */
+  onTransactionStep(node: SimNode): void {
+    const strength = this.#sim.swarm.strength["strike-at-step"], random = this.#atStep;
+    if (this.#stopped || this.#isCalm || !random.chance(strength * 0.06)) return;
+    const powerLoss = random.chance(0.3), ms = downMs(random);
+    this.#sim.time.after(random.next() ** 2 * 5, () => {
+      if (!this.#stopped && !this.#isCalm) this.#sim.crash(node, { powerLoss, downMs: ms });
+    });
   }
 
   #anyPrimary(random: SeededRandom): SimNode | null {

@@ -74,12 +74,26 @@ export class GroupOracle {
   readonly #shapes: Shape[] = [];
   readonly #firstShape: readonly Tablet[];
   readonly #mutant: MutantName | null;
+  readonly #onExecuted: (command: Command, outcome: RequestOutcome) => void;
 
-  constructor(options: { rowBytesMax: number; range: KeyRange; mutant: MutantName | null }) {
+  constructor(options: {
+    rowBytesMax: number;
+    range: KeyRange;
+    mutant: MutantName | null;
+    /** A request was executed, for the first time. */
+    onExecuted: (command: Command, outcome: RequestOutcome) => void;
+  }) {
+    this.#onExecuted = options.onExecuted;
     this.#state = new GroupState(this.#store, options);
     this.#range = options.range;
     this.#firstShape = this.tablets;
     this.#mutant = options.mutant;
+  }
+
+  /** Locks and decisions of transactions that are not over. */
+  get remains(): number {
+    const { locks, decisions } = this.#state.locks;
+    return [...locks, ...decisions].length;
   }
 
   get tablets(): readonly Tablet[] {
@@ -132,8 +146,10 @@ export class GroupOracle {
     const outcome = this.#state.apply(command, lsn);
     this.#state.takeFreedBlobs();
     if (command.kind === "split" || command.kind === "merge") this.#noteShape(command.kind, lsn);
+    if (outcome === null || repeated) return;
+    this.#onExecuted(command, outcome);
     const name = nameOf(command);
-    if (name === null || outcome === null || repeated) return;
+    if (name === null) return;
     const executions = this.#executions.get(name) ?? [];
     executions.push({ lsn, outcome });
     this.#executions.set(name, executions);

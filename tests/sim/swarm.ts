@@ -44,6 +44,9 @@ const FIRST_FAULTS = [
 /** Each has dice of its own, so that a new one leaves the seeds without it as they were. */
 const LATER_FAULTS = [
   "reshape",
+  "transactions",
+  "abandon",
+  "strike-at-step",
 ] as const;
 
 /** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */
@@ -98,7 +101,11 @@ export function drawSwarm(
   for (const fault of FIRST_FAULTS) draw(fault, random);
   for (const fault of LATER_FAULTS) draw(fault, diceOf(seed, fault));
   const shape = { ...drawShape(random), ...drawLaterShape(seed) };
-  return { strength, shape: { ...shape, ...options.shape } };
+  // Within one group there is no more to a transaction than one entry.
+  const groups = strength.transactions > 0 && shape.backends > 1
+    ? diceOf(seed, "groups").pick([2, 2, 3])
+    : shape.groups;
+  return { strength, shape: { ...shape, groups, ...options.shape } };
 }
 
 const diceOf = (seed: number, what: string) => new SeededRandom(crc32(`${seed} swarm ${what}`));
