@@ -68,6 +68,10 @@ export type MutantName =
   | "merge-counts-lost"
   | "tablet-ids-reused"
   | "reshape-acked-early"
+  // Scans as of one position.
+  | "old-version-not-kept"
+  | "snapshot-not-checked"
+  | "newer-cells-shown"
   // The client.
   | "retry-with-new-number"
   | "unknown-reported-as-failed"

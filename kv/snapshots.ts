@@ -16,6 +16,7 @@ import type { Lsn } from "../proto/ids.ts";
 import type { CellPosition, CellRange, CellStore, StoredCell } from "./cell_store.ts";
 import { memoryBytes, owned } from "./cell_memory.ts";
 import { KvError } from "./errors.ts";
+import { mutated } from "./mutant.ts";
 import { comparePositions, SortedCells } from "./sorted_cells.ts";
 
 export const SNAPSHOT_LIFE_MS = 30_000;
@@ -113,6 +114,7 @@ export class Snapshots {
   check(lsn: Lsn, nowMs: number): void {
     this.expire(nowMs);
     if (this.#open.some((snapshot) => snapshot.lsn === lsn)) return;
+    if (mutated("snapshot-not-checked")) return;
     throw new KvError(
       "snapshot_too_old",
       `Cannot go on with a scan as of position ${lsn}: its snapshot is no longer kept`,
@@ -151,6 +153,7 @@ export class Snapshots {
     const newest = this.#open.at(-1);
     // Written after the last snapshot was taken: no scan has to see it.
     if (newest === undefined || cell.version > newest.lsn) return;
+    if (mutated("old-version-not-kept")) return;
     // A view into a larger buffer would keep all of it in memory.
     const old: OldVersion = { cell: owned(cell), goneAt };
     const known = this.#old.get(cell.row, cell.column);
@@ -174,7 +177,8 @@ export class Snapshots {
       const cell = order <= 0 ? present.value as StoredCell : null;
       const versions = order >= 0 ? old.value!.value as OldVersion[] : [];
       const { row, column } = cell ?? old.value!;
-      if (cell !== null && cell.version <= lsn) yield cell;
+      const isPart = cell !== null && (cell.version <= lsn || mutated("newer-cells-shown"));
+      if (isPart) yield cell;
       else {
         const then = versions.find((item) => item.goneAt > lsn && item.cell.version <= lsn);
         yield then?.cell ?? { row, column, hidden: true };

@@ -46,10 +46,17 @@ import { MetadataFault, SimMetadata } from "./sim_metadata.ts";
 import { SimNet } from "./sim_net.ts";
 import { SimNode } from "./sim_node.ts";
 import { SimOperator } from "./sim_operator.ts";
+import { SimScanner } from "./sim_scanner.ts";
 import { SimTransactions } from "./sim_transactions.ts";
 import { TransactionOracle } from "./transaction_oracle.ts";
 import { ProcessEnded, SimClock, SimProcess } from "./sim_process.ts";
-import { drawSwarm, LARGE_TABLET_BYTES, type Swarm, type SwarmShape } from "./swarm.ts";
+import {
+  AMPLE_MEMORY_BYTES,
+  drawSwarm,
+  LARGE_TABLET_BYTES,
+  type Swarm,
+  type SwarmShape,
+} from "./swarm.ts";
 import { SimViolation } from "./violation.ts";
 import { VirtualTime, withoutRealWorld } from "./virtual_time.ts";
 
@@ -103,6 +110,7 @@ export class ClusterSim {
   readonly #oracles = new Map<number, GroupOracle>();
   readonly #transactionOracle = new TransactionOracle();
   #transactions: SimTransactions | null = null;
+  #scanner: SimScanner | null = null;
   readonly #recorder: HistoryRecorder;
   readonly #supervisor: SimProcess;
   readonly #links: PeerLinks;
@@ -223,6 +231,7 @@ export class ClusterSim {
     for (let i = 0; i < this.swarm.shape.clients; i++) this.startClient();
     this.#startProber();
     if (this.swarm.strength.reshape > 0) this.#startOperator();
+    if (this.swarm.strength.scans > 0) this.#startScanner();
     if (this.swarm.strength.transactions > 0) this.#startTransactions();
     const nemesis = this.#nemesis = new Nemesis(this);
     nemesis.start();
@@ -271,6 +280,7 @@ export class ClusterSim {
     void Promise.all(proofs).then(() => {
       for (const client of this.#clients) client.stop();
       this.#transactions?.stop();
+      this.#scanner?.stop();
       this.#finished = true;
     });
   }
@@ -279,7 +289,9 @@ export class ClusterSim {
   async #settleTransactions(): Promise<void> {
     if (this.#transactions === null) return;
     let isSettled = false;
-    this.#transactions.finish().then(() => isSettled = true, (error) => this.violate(error));
+    this.#transactions.finish().then(() => isSettled = true, (error) => {
+      this.violate(new SimViolation(`R2: ${error.message}`));
+    });
     const untilMs = this.time.nowMs + SETTLED_WITHIN_MS;
     await this.#runUntil(untilMs, () => isSettled && this.#allEqual());
     if (isSettled || this.#violation !== null) return;
@@ -564,7 +576,11 @@ export class ClusterSim {
       kv: new KvClient({ env: process.env, transport }),
       recorder: this.#recorder,
       random: this.random(`client ${id}`),
-      shape: { ...this.swarm.shape, largeValues: this.swarm.strength["large-values"] > 0 },
+      shape: {
+        ...this.swarm.shape,
+        largeValues: this.swarm.strength["large-values"] > 0,
+        mediumValues: this.swarm.shape.memoryBytes < AMPLE_MEMORY_BYTES,
+      },
       rows: () => this.#rows(),
       oldRows: () => this.#oldRows(),
       oracle: (gid) => this.oracle(gid),
@@ -576,6 +592,23 @@ export class ClusterSim {
     this.#clients.push(client);
     client.start();
     return client;
+  }
+
+  #startScanner(): void {
+    const process = this.startProcess("scanner/0");
+    const links = this.net.links(process, COORDINATOR);
+    const transport = new RpcTransport({ config: this.#config }, links);
+    this.#scanner = new SimScanner({
+      process,
+      kv: new KvClient({ env: process.env, transport }),
+      random: this.random("scanner"),
+      groups: this.plans,
+      rows: () => this.#rows(),
+      oracle: (gid) => this.oracle(gid),
+      onScan: (how) => this.count(how),
+      onViolation: (error) => this.violate(error),
+    });
+    this.#scanner.start();
   }
 
   #startTransactions(): void {
@@ -881,6 +914,7 @@ function clusterConfig(shape: SwarmShape): ClusterConfig {
       checkpoint_dirty_bytes: shape.checkpointBytes,
       checkpoint_log_bytes: shape.checkpointBytes,
       tablet_max_bytes: shape.tabletBytes,
+      memory_bytes: shape.memoryBytes,
     },
   };
 }

@@ -13,6 +13,10 @@ Deno.test("sim: a cluster keeps all its promises under whatever happens to it, e
     elections: 60,
     splits: 50,
     merges: 20,
+    transactions: 100,
+    abandoned: 10,
+    scans: 40,
+    scansTooOld: 2,
   };
   for (const [what, count] of Object.entries(least)) {
     assert((totals[what] ?? 0) >= count, `only ${totals[what]} of ${what}`);

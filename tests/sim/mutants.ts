@@ -238,7 +238,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     breaks: "a checkpoint forgets which rows are locked",
     seed: 4,
   },
-  "locks-not-swept": { breaks: "what dead clients locked stays locked", seed: 4 },
+  "locks-not-swept": { breaks: "what dead clients locked stays locked", seed: 3 },
   "reads-not-guarded": {
     breaks: "a transaction commits although what it read has changed",
     seed: 3,
@@ -256,6 +256,15 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     seed: 2,
   },
   "reshape-acked-early": { breaks: "a split or merge is reported before it is committed", seed: 3 },
+  "old-version-not-kept": {
+    breaks: "a scan misses what was overwritten since it began",
+    seed: 3,
+  },
+  "snapshot-not-checked": {
+    breaks: "a scan goes on where nothing was kept for it",
+    seed: 3,
+  },
+  "newer-cells-shown": { breaks: "a scan shows what was written since it began", seed: 3 },
   "retry-with-new-number": { breaks: "a client's retry is another request", seed: 1 },
   "unknown-reported-as-failed": {
     breaks: "a client says that a write did not happen, unknowing",

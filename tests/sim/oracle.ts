@@ -8,7 +8,7 @@
  * answer, and at one only; a read shows the state as of one position between its call and its answer.
  * That is linearizability with the order of writes given, so it can be checked at once and in full.
  */
-import type { StoredCell } from "../../kv/cell_store.ts";
+import type { CellPosition, StoredCell } from "../../kv/cell_store.ts";
 import { type Command, decodeCommand, rowOpsOf } from "../../kv/command.ts";
 import { GroupState } from "../../kv/group_state.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
@@ -48,6 +48,13 @@ interface Shape {
   /** The boundary that came or went. */
   readonly key: string;
   readonly tablets: readonly Tablet[];
+}
+
+/** A cell as a scan shows it. */
+export interface ScannedCell extends Omit<SeenCell, "crc"> {
+  readonly size: number;
+  /** Null where the page leaves the value out. */
+  readonly crc: number | null;
 }
 
 interface Execution {
@@ -320,6 +327,44 @@ export class GroupOracle {
     );
   }
 
+  /**
+   * S3: what the pages of a scan showed of this group is its state as of one position, that of its
+   * snapshot where one was named. `end` is how far it came, null for to the end.
+   */
+  checkScan(
+    what: string,
+    cells: readonly ScannedCell[],
+    { calledAt, snapshotLsn, startRow, end }: {
+      calledAt: number;
+      snapshotLsn: number | null;
+      startRow: string;
+      end: CellPosition | null;
+    },
+  ): void {
+    const seen = new Map(cells.map((cell) => [`${cell.row}\0${cell.column}`, cell]));
+    const keys = this.#store.keysWithin(startRow, end);
+    const fits = (position: number) => {
+      let count = 0;
+      for (const key of keys) {
+        const then = this.#store.at(key, position), now = seen.get(key);
+        if (then === null && now === undefined) continue;
+        if (then?.version !== now?.version || then?.size !== now?.size) return false;
+        if (now!.crc !== null && now!.crc !== then!.crc) return false;
+        count += 1;
+      }
+      return count === seen.size;
+    };
+    if (snapshotLsn !== null && !fits(snapshotLsn)) {
+      throw new SimViolation(`S3: ${what} does not show the state as of ${snapshotLsn}`);
+    }
+    if (snapshotLsn !== null && snapshotLsn >= calledAt) return;
+    for (let position = this.length; position >= calledAt; position--) if (fits(position)) return;
+    throw new SimViolation(
+      `S3: ${what}${snapshotLsn === null ? "" : ` as of ${snapshotLsn}`} shows a state that was ` +
+        `never there from ${calledAt} to ${this.length}`,
+    );
+  }
+
   /** A7: this replica holds exactly what it should, and its hash says so. */
   checkReplica(state: GroupState, who: string): void {
     if (state.appliedLsn !== this.length) {
@@ -375,6 +420,21 @@ class RecordingStore extends MemoryCellStore {
 
   columnsOf(rows: readonly string[]): string[] {
     return rows.flatMap((row) => this.#columns.get(row) ?? []);
+  }
+
+  /** All that were ever there from a row on, up to a cell or to the end. */
+  keysWithin(startRow: string, end: CellPosition | null): string[] {
+    const keys: string[] = [];
+    for (const [row, own] of this.#columns) {
+      if (compareKeys(row, startRow) < 0) continue;
+      const order = end === null ? -1 : compareKeys(row, end.row);
+      if (order < 0) keys.push(...own);
+      else if (order === 0) {
+        const length = row.length + 1;
+        keys.push(...own.filter((key) => compareKeys(key.slice(length), end!.column) <= 0));
+      }
+    }
+    return keys;
   }
 
   at(key: string, lsn: number): CellChange["cell"] {

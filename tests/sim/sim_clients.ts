@@ -27,6 +27,8 @@ export interface WorkloadShape {
   readonly deadlineMs: number;
   /** Values above 64 KiB now and then. */
   readonly largeValues: boolean;
+  /** Values of some kilobytes now and then. */
+  readonly mediumValues: boolean;
 }
 
 /** Where the rows of the workload lie. */
@@ -52,6 +54,8 @@ export interface SimClientOptions {
 }
 
 const LARGE_BYTES = 66_000;
+/** Some dozens of them, and the memory for old versions is used up. */
+const MEDIUM_BYTES = 10_000;
 
 export class SimClient {
   readonly #options: SimClientOptions;
@@ -131,7 +135,12 @@ export class SimClient {
   #operation({ row }: SimRow, name: string, dice: number, seen = 0): RowOp {
     const { random, shape } = this.#options;
     const large = shape.largeValues && random.chance(0.03);
-    const value = large ? largeValue(name) : encodeText(name);
+    const medium = shape.mediumValues && random.chance(0.2);
+    const value = large
+      ? largeValue(name, LARGE_BYTES)
+      : medium
+      ? largeValue(name, MEDIUM_BYTES)
+      : encodeText(name);
     const named = { kind: "put", column: NAME_COLUMN, value: encodeText(name) } as const;
     const put = { kind: "put", column: "x", value } as const;
     if (dice < 0.25) return { row, mutations: [put, named] };
@@ -305,8 +314,8 @@ function answerOf(result: RowResult): WriteAnswer {
     : { kind: "refused", version: result.version };
 }
 
-function largeValue(name: string): Uint8Array {
-  const value = new Uint8Array(LARGE_BYTES);
+function largeValue(name: string, bytes: number): Uint8Array {
+  const value = new Uint8Array(bytes);
   value.set(encodeText(name));
   return value;
 }

@@ -52,10 +52,12 @@ export class SimTransactions {
   }
 
   start(): void {
+    this.#running += 1;
     void this.#guarded(async () => {
       const { kv } = this.#client(Infinity);
       await this.#workload.open(kv);
-      for (let i = 0; i < this.#options.clients; i++) this.#run();
+      for (let i = 0; i < this.#options.clients && !this.#stopped; i++) this.#run();
+      this.#running -= 1;
     });
   }
 

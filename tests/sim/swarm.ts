@@ -4,6 +4,7 @@
  * states that two or three of them reach, so each seed draws its own few.
  */
 import { crc32 } from "node:zlib";
+import { MEMORY_BYTES_MIN } from "../../kv/node_memory.ts";
 import { SeededRandom } from "./seeded_random.ts";
 
 /** One stream of dice for all of these: to add one here makes every seed another. */
@@ -47,6 +48,7 @@ const LATER_FAULTS = [
   "transactions",
   "abandon",
   "strike-at-step",
+  "scans",
 ] as const;
 
 /** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */
@@ -75,10 +77,13 @@ export interface SwarmShape {
   readonly rowsPerGroup: number;
   /** A tablet above it is split, and what is far below it merged. */
   readonly tabletBytes: number;
+  /** What a node may keep in memory. With little, old versions for scans are soon given up. */
+  readonly memoryBytes: number;
 }
 
 /** So large that no tablet of a run reaches it. */
 export const LARGE_TABLET_BYTES = 256 * 1024 * 1024;
+export const AMPLE_MEMORY_BYTES = 96 * 1024 * 1024;
 
 export interface Swarm {
   /** 0 for a fault that this seed does without, otherwise up to 1. */
@@ -108,16 +113,20 @@ export function drawSwarm(
   return { strength, shape: { ...shape, groups, ...options.shape } };
 }
 
+type LaterShape = "tabletBytes" | "memoryBytes";
+
 const diceOf = (seed: number, what: string) => new SeededRandom(crc32(`${seed} swarm ${what}`));
 
-function drawLaterShape(seed: number): Pick<SwarmShape, "tabletBytes"> {
+function drawLaterShape(seed: number): Pick<SwarmShape, LaterShape> {
   return {
+    memoryBytes: diceOf(seed, "memoryBytes")
+      .pick([AMPLE_MEMORY_BYTES, AMPLE_MEMORY_BYTES, AMPLE_MEMORY_BYTES, MEMORY_BYTES_MIN]),
     tabletBytes: diceOf(seed, "tabletBytes")
       .pick([LARGE_TABLET_BYTES, LARGE_TABLET_BYTES, 700, 1_200]),
   };
 }
 
-function drawShape(random: SeededRandom): Omit<SwarmShape, "tabletBytes"> {
+function drawShape(random: SeededRandom): Omit<SwarmShape, LaterShape> {
   const [backends, replicas] = random.pick(
     [[3, 3], [3, 3], [3, 3], [4, 3], [5, 3], [5, 5], [1, 1]] as const,
   );

@@ -1,0 +1,150 @@
+/**
+ * Scans of the simulated cluster as the apps make them: page by page as of one position of each group,
+ * with small pages and pauses between them, while everything else goes on. What the pages of a group
+ * show together has to be its state as of one position, whatever was split, overwritten or elected
+ * meanwhile; a scan that cannot have that is told so.
+ */
+import { crc32 } from "node:zlib";
+import type { KvClient } from "../../kv/client.ts";
+import { KvError } from "../../kv/errors.ts";
+import { compareKeys, inRange } from "../../kv/key_order.ts";
+import type { ScanPage, ScanPosition } from "../../kv/kv.ts";
+import type { KeyRange } from "../../kv/tablets.ts";
+import type { GroupOracle, ScannedCell } from "./oracle.ts";
+import type { SeededRandom } from "./seeded_random.ts";
+import type { SimRow } from "./sim_clients.ts";
+import type { SimProcess } from "./sim_process.ts";
+import { SimViolation } from "./violation.ts";
+
+export interface SimScannerOptions {
+  readonly process: SimProcess;
+  readonly kv: KvClient;
+  readonly random: SeededRandom;
+  readonly groups: readonly (KeyRange & { readonly id: number })[];
+  readonly rows: () => readonly SimRow[];
+  readonly oracle: (gid: number) => GroupOracle;
+  readonly onScan: (how: "scans" | "scansOfOnePage" | "scansTooOld" | "scansBroken") => void;
+  readonly onViolation: (error: unknown) => void;
+}
+
+/** What a scan has seen of one group. */
+interface GroupScan {
+  /** The group's last position when its first page was asked for. */
+  readonly calledAt: number;
+  /** As of which the pages are, where an answer said so. */
+  snapshotLsn: number | null;
+  readonly cells: ScannedCell[];
+}
+
+const DEADLINE_MS = 4_000;
+const PAUSE_BEFORE_MS = 1_000;
+
+export class SimScanner {
+  readonly #options: SimScannerOptions;
+  #stopped = false;
+
+  constructor(options: SimScannerOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    void this.#run().catch(this.#options.onViolation);
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  async #run(): Promise<void> {
+    const { process, random } = this.#options;
+    for (;;) {
+      await process.env.sleep(random.next() * PAUSE_BEFORE_MS);
+      if (this.#stopped) return;
+      await this.#scan();
+    }
+  }
+
+  async #scan(): Promise<void> {
+    const { process, kv, random, onScan } = this.#options;
+    const limit = random.pick([1, 4, 10, 40, 1000]), pauseMs = random.pick([0, 0, 40, 400]);
+    const startRow = random.chance(0.5) ? "" : random.pick(this.#options.rows()).row;
+    const seen = new Map<number, GroupScan>();
+    let after: ScanPosition | null = null, pages = 0;
+    try {
+      do {
+        const from: string = after?.row ?? startRow;
+        const lengths = this.#lengths();
+        const position: { after?: ScanPosition } = after === null ? {} : { after };
+        const page: ScanPage = await kv.scan({
+          startRow,
+          limit,
+          ...position,
+          snapshot: true,
+          deadlineMs: DEADLINE_MS,
+        });
+        pages += 1;
+        this.#take(page, { from, lengths, seen });
+        after = page.next;
+        if (after !== null) await process.env.sleep(random.next() * pauseMs);
+      } while (after !== null && !this.#stopped);
+      onScan(pages === 1 ? "scansOfOnePage" : "scans");
+    } catch (error) {
+      if (!(error instanceof KvError) || error.code === "corrupted") throw error;
+      onScan(error.code === "snapshot_too_old" ? "scansTooOld" : "scansBroken");
+    }
+    // What came before a scan broke off has to be right as well.
+    this.#check({ startRow, end: after, isComplete: after === null && pages > 0, seen, pages });
+  }
+
+  #lengths(): Map<number, number> {
+    const { groups, oracle } = this.#options;
+    return new Map(groups.map(({ id }) => [id, oracle(id).length]));
+  }
+
+  #take(
+    page: ScanPage,
+    { from, lengths, seen }: {
+      from: string;
+      lengths: ReadonlyMap<number, number>;
+      seen: Map<number, GroupScan>;
+    },
+  ): void {
+    const until = page.next?.row ?? null;
+    for (const { id, startKey, endKey } of this.#options.groups) {
+      const isBefore = endKey !== null && compareKeys(endKey, from) <= 0;
+      const isBehind = until !== null && compareKeys(until, startKey) < 0;
+      if (isBefore || isBehind) continue;
+      let scan = seen.get(id);
+      if (scan === undefined) {
+        scan = { calledAt: lengths.get(id)!, snapshotLsn: null, cells: [] };
+        seen.set(id, scan);
+      }
+      for (const { row, column, version, size, value } of page.cells) {
+        if (!inRange(row, startKey, endKey)) continue;
+        scan.cells.push({ row, column, version, size, crc: value ? crc32(value) : null });
+      }
+      const snapshot = page.next?.snapshot;
+      if (snapshot === undefined || snapshot.gid !== id) continue;
+      if (scan.snapshotLsn !== null && scan.snapshotLsn !== snapshot.lsn) {
+        throw new SimViolation(
+          `S3: a scan as of ${scan.snapshotLsn} of group ${id} goes on as of ${snapshot.lsn}`,
+        );
+      }
+      scan.snapshotLsn = snapshot.lsn;
+    }
+  }
+
+  #check({ startRow, end, isComplete, seen, pages }: {
+    startRow: string;
+    end: ScanPosition | null;
+    isComplete: boolean;
+    seen: ReadonlyMap<number, GroupScan>;
+    pages: number;
+  }): void {
+    if (!isComplete && end === null) return;
+    for (const [gid, { calledAt, snapshotLsn, cells }] of seen) {
+      const what = `a scan of group ${gid} from "${startRow}" in ${pages} pages`;
+      this.#options.oracle(gid).checkScan(what, cells, { calledAt, snapshotLsn, startRow, end });
+    }
+  }
+}
