@@ -623,7 +623,7 @@ export class ClusterSim {
       remains: () => this.plans.reduce((sum, { id }) => sum + this.oracle(id).remains, 0),
       clients: 2 + random.integer(3),
       thinkMs: thinkMs / 2,
-      abandoned: 0.9 * strength.abandon,
+      abandoned: strength.abandon > 0 ? 0.3 + 0.6 * strength.abandon : 0,
       onDeath: (process) => {
         this.note(`${process.name} dies`);
         this.count("abandoned");

@@ -14,7 +14,7 @@ Deno.test("sim: a cluster keeps all its promises under whatever happens to it, o
     splits: 50,
     merges: 20,
     transactions: 100,
-    abandoned: 10,
+    abandoned: 5,
     scans: 40,
     scansTooOld: 2,
   };

@@ -6,8 +6,6 @@
  * the groups committed is held against transaction_oracle.ts all along.
  */
 import { KvClient, type KvTransport } from "../../kv/client.ts";
-import type { Env } from "../../kv/env.ts";
-import { KvError } from "../../kv/errors.ts";
 import { TransactionWorkload } from "../kv/transaction_workload.ts";
 import type { SeededRandom } from "./seeded_random.ts";
 import type { SimProcess } from "./sim_process.ts";
@@ -27,7 +25,8 @@ export interface SimTransactionsOptions {
 }
 
 /** Requests of a transaction over two groups, reads included; a mortal client dies within a few. */
-const STEPS_MAX = 30;
+const STEPS_MAX = 20;
+const OPERATIONS = 5;
 const LOOK_EVERY_MS = 100;
 
 export class SimTransactions {
@@ -79,7 +78,7 @@ export class SimTransactions {
     while (this.#options.remains() > 0) await client.env.sleep(LOOK_EVERY_MS);
   }
 
-  /** One client after the other, each until it dies. */
+  /** One client after the other, each until it dies or has done its work. */
   #run(): void {
     const { random, abandoned } = this.#options;
     const mortal = random.chance(abandoned);
@@ -91,12 +90,13 @@ export class SimTransactions {
       if (!this.#stopped) this.#run();
     });
     void this.#guarded(async () => {
-      while (!this.#stopped) {
+      for (let i = 0; i < OPERATIONS && !this.#stopped; i++) {
         await process.env.sleep(random.next() * this.#options.thinkMs);
         if (!this.#stopped) await this.#workload.run(client, 1);
       }
       await client.kv.transactions.idle();
       this.#running -= 1;
+      if (!this.#stopped) this.#run();
     });
   }
 
