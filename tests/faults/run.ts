@@ -4,8 +4,8 @@
  * when a guarantee was broken or the cluster did not mend itself, with where everything was kept and
  * how to run it again; 2 for wrong use.
  */
-import { parseArgs } from "node:util";
 import type { MutantName } from "../../kv/mutant.ts";
+import { commandLine, fail } from "../command_line.ts";
 import { runCampaign } from "./campaign.ts";
 import { eventLine, failureText, resultLines } from "./campaign_text.ts";
 import { NEMESES, possibleNemeses } from "./nemeses.ts";
@@ -63,11 +63,21 @@ if (import.meta.main) {
 }
 
 function readRequest(args: readonly string[]): Request {
-  const values = parseFlags(args);
-  if (values.help) {
-    console.log(HELP);
-    Deno.exit(0);
-  }
+  const values = commandLine({
+    help: HELP,
+    args,
+    options: {
+      seed: { type: "string" },
+      duration: { type: "string" },
+      seconds: { type: "string" },
+      only: { type: "string" },
+      hold: { type: "string" },
+      backends: { type: "string" },
+      history: { type: "string" },
+      mutant: { type: "string" },
+      json: { type: "boolean" },
+    },
+  });
   const backends = wholeNumber("backends", values.backends ?? "3");
   if (backends % 3 !== 0) fail(`--backends takes a multiple of three, not ${backends}`);
   const seed = values.seed ?? String(1 + Math.floor(Math.random() * 1_000_000));
@@ -83,28 +93,6 @@ function readRequest(args: readonly string[]): Request {
     ...(values.mutant === undefined ? {} : { mutant: knownMutant(values.mutant) }),
     ...(values.history === undefined ? {} : { historyFile: values.history }),
   };
-}
-
-function parseFlags(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      options: {
-        seed: { type: "string" },
-        duration: { type: "string" },
-        seconds: { type: "string" },
-        only: { type: "string" },
-        hold: { type: "string" },
-        backends: { type: "string" },
-        history: { type: "string" },
-        mutant: { type: "string" },
-        json: { type: "boolean" },
-        help: { type: "boolean" },
-      },
-    }).values;
-  } catch (error) {
-    fail((error as Error).message);
-  }
 }
 
 function chosen(only: string | undefined): readonly Nemesis[] {
@@ -141,9 +129,4 @@ function duration(name: string, text: string): number {
   const [, count, unit] = text.match(/^(\d+)([smh])$/) ??
     fail(`--${name} takes a time such as 90s, 2m or 1h, not "${text}"`);
   return Number(count) * UNITS[unit!]!;
-}
-
-function fail(message: string): never {
-  console.error(message);
-  Deno.exit(2);
 }

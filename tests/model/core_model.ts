@@ -371,6 +371,9 @@ export class CoreModel {
   #mayCommit(primary: Replica): boolean {
     if (primary.relinquished && this.mutant !== "relinquished-serves") return false;
     if (this.#belowMinimum(primary.config) && this.mutant !== "commit-below-minimum") return false;
+    // Else a crash would have it follow the former primary again.
+    const isKnown = primary.diskConfig.epoch >= primary.config.reign;
+    if (!isKnown && this.mutant !== "own-reign-not-durable") return false;
     return this.now >= this.#promiseUntil(primary);
   }
 

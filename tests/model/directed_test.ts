@@ -168,6 +168,32 @@ tell(
 );
 
 tell(
+  "a new primary commits what it found only once its own disk knows of the reign",
+  "own-reign-not-durable",
+  /^S1: replica 1 /,
+  {},
+  (stage, withRule) => {
+    const { model } = stage, found = stage.committed;
+    // An entry reaches 1, and 0 loses it. Elected again, 0 does not get through to the others.
+    model.request(stage.replica(0));
+    stage.catchUp(0, 1);
+    stage.crash(0);
+    model.restart(stage.replica(0));
+    stage.elect(0, [0], true);
+    model.sync(stage.replica(0), 100);
+    stage.elect(1, [1, 2]);
+    stage.wait(GRACE);
+    stage.catchUp(1, 2);
+    if (withRule) assert.equal(stage.committed, found);
+    // Back from a crash, 1 knows of no reign in which it led, and 0 still believes in its own.
+    stage.crash(1);
+    model.restart(stage.replica(1));
+    stage.catchUp(0, 1);
+    model.check();
+  },
+);
+
+tell(
   "a restarted process waits as long as the promises bind that it may have forgotten",
   "no-boot-wait",
   /^S3: replica 0 /,

@@ -14,6 +14,7 @@ const RUNS = 100_000;
 const FOUND_BY: Readonly<Record<MutantName, readonly [seed: number, invariant: string] | null>> = {
   "ack-before-fsync": [31, "S1"],
   "own-fsync-not-counted": [1, "S1"],
+  "own-reign-not-durable": null,
   "commit-below-minimum": [5, "S1"],
   "add-not-counted": [20, "S1"],
   "match-without-epoch": [17, "S2"],

@@ -4,6 +4,7 @@ export const MUTANTS = {
   // What counts as safe on disk, or as committed.
   "ack-before-fsync": "a member answers before its disk has the entries",
   "own-fsync-not-counted": "the primary counts its own log before its disk has it",
+  "own-reign-not-durable": "a new primary commits before its own disk knows of its reign",
   "commit-below-minimum": "the primary commits with fewer members than the minimum",
   "add-not-counted": "a member that is being added does not count for commits yet",
   "match-without-epoch": "logs are compared by length only",

@@ -6,11 +6,22 @@
  * `--mutant` makes one rule wrong and ends at the first violation: then finding one is success.
  * `--mutants` does so for all of them, `--list-mutants` names them.
  */
-import { parseArgs } from "node:util";
+import { commandLine, fail } from "../command_line.ts";
 import { type CampaignResult, runCampaign } from "./campaign.ts";
 import { isMutant, type MutantName, MUTANTS } from "./mutants.ts";
 
-const { values } = parseArgs({
+const HELP = `deno task model: the core of the replication protocol in random runs
+
+  --runs N          how many (10000)
+  --start S         the first seed (1)
+  --threads N       how many at once
+  --mutant NAME     with one wrong rule, which should be found
+  --mutants         finds every one of them
+  --list-mutants    what there is
+  --json            one document for programs`;
+
+const values = commandLine({
+  help: HELP,
   options: {
     runs: { type: "string", default: "10000" },
     start: { type: "string", default: "1" },
@@ -25,8 +36,7 @@ const { values } = parseArgs({
 function wholeNumber(name: "runs" | "start" | "threads"): number {
   const number = Number(values[name]);
   if (Number.isSafeInteger(number) && number >= 1) return number;
-  console.error(`--${name} takes a whole number from 1 on, not "${values[name]}"`);
-  Deno.exit(2);
+  fail(`--${name} takes a whole number from 1 on, not "${values[name]}"`);
 }
 
 const shape = {

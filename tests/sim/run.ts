@@ -2,23 +2,30 @@
  * `deno task sim`: the simulator over many seeds, in two processes. Prints what was run and what broke;
  * exits 1 on a broken promise, with the seed made as small as it can be, what happened last and the
  * command that replays it.
- *
- *     --seeds N        how many (400)                 --start S      the first one (1)
- *     --mutant NAME    with a deliberate bug          --list-mutants what there is
- *     --mutants        finds every one of them, and prints the table
- *     --off A,B        without these faults           --shape JSON   with this shape of the cluster
- *     --duration MS    simulated time under faults    --jobs N       processes (2)
- *     --json           one document for programs
  */
-import { parseArgs } from "node:util";
 import type { MutantName } from "../../kv/mutant.ts";
+import { commandLine, fail } from "../command_line.ts";
 import { runSeeds, type SeedReport } from "./campaign.ts";
 import { ClusterSim, type SimOptions } from "./cluster_sim.ts";
 import { describeFailure, failureOf, minimise } from "./failing_seed.ts";
 import { findMutants, listMutants, MUTANTS } from "./mutants.ts";
 import { FAULTS } from "./swarm.ts";
 
-const { values } = parseArgs({
+const HELP = `deno task sim: whole clusters in one process, under faults, on a clock of their own
+
+  --seeds N         how many (400)
+  --start S         the first one (1)
+  --jobs N          processes (2)
+  --off A,B         without these faults
+  --shape JSON      with this shape of the cluster
+  --duration MS     simulated time under faults
+  --mutant NAME     with a deliberate bug
+  --mutants         finds every one of them, and prints the table
+  --list-mutants    what there is
+  --json            one document for programs`;
+
+const values = commandLine({
+  help: HELP,
   options: {
     seeds: { type: "string", default: "400" },
     start: { type: "string", default: "1" },
@@ -34,11 +41,6 @@ const { values } = parseArgs({
     worker: { type: "boolean", default: false },
   },
 });
-
-function fail(message: string): never {
-  console.error(message);
-  Deno.exit(2);
-}
 
 function wholeNumber(name: "seeds" | "start" | "step" | "jobs" | "duration"): number {
   const number = Number(values[name]);
