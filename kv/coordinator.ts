@@ -16,7 +16,7 @@
  *   B6  a node that is at a newer epoch than the record means that the metadata went back in time;
  *       the group is then left alone
  *   B7  a replica that reports damage, or whose log ends before what another knows to be committed,
- *       is not counted on: its disk has lied
+ *       is not counted on: its disk has lied; one whose disk may have lied is not counted on alone
  * Together with the rule of replica.ts that an entry needs all members in sync, and at least
  * `minInSync` of them, they keep this true at every instant: every member that could be elected has
  * every committed entry on its disk.
@@ -418,17 +418,42 @@ export class Coordinator {
     );
     const enough = inSync.length >= config.minInSync;
     if (outstanding.length > 0 && waitedMs < this.#timing.pollMs) return;
+    const eligible = config.eligible.filter(mayServe);
     if (inSync.length > 0) {
       // Waiting for the longer log is a kindness: fewer requests end with an unknown outcome.
       const allHeard = outstanding.length === 0 && this.#restIsHeard(group, election, inSync);
       if (!enough && !allHeard && waitedMs < this.#timing.coldStartWaitMs) return;
-      return this.#install(gid, group, this.#best(gid, group, inSync), inSync);
+      return this.#installBest(gid, group, this.#agreeing(gid, inSync, eligible));
     }
     if (waitedMs < this.#timing.coldStartWaitMs) return;
-    const eligible = config.eligible.filter(mayServe);
-    if (eligible.length > 0) {
-      this.#install(gid, group, this.#best(gid, group, eligible), eligible);
-    }
+    this.#installBest(gid, group, this.#agreeing(gid, eligible, []));
+  }
+
+  #installBest(gid: GroupId, group: Group, candidates: readonly Member[]): void {
+    if (candidates.length === 0) return;
+    this.#install(gid, group, this.#best(gid, group, candidates), candidates);
+  }
+
+  /**
+   * Who may lead, of those who answered. A member whose disk may have lied, and lost the end of its
+   * log, does not count alone: somebody else has to be there as well, in sync or eligible, and the
+   * longest log of all of them is taken. One that did not lose anything has everything. Who is known
+   * to have lost something bears witness too: it would just not have been the longest.
+   */
+  #agreeing(
+    gid: GroupId,
+    members: readonly Member[],
+    others: readonly Member[],
+  ): readonly Member[] {
+    const group = this.#groups.get(gid)!;
+    const isDoubted = ({ node }: Member) =>
+      groupReport(this.#nodes.get(node)!, gid)?.doubted === true;
+    if (!members.some(isDoubted) || mutated("doubt-ignored")) return members;
+    const all = [...members, ...others];
+    const present = this.#electable(group).filter((member) =>
+      this.#mayCount(gid, member) && group.election!.answered.has(member.node)
+    );
+    return present.length >= 2 || !all.every(isDoubted) ? all : [];
   }
 
   /**

@@ -47,6 +47,17 @@ export class Follower {
     this.#heardPrimaryMs = core.nowMs;
   }
 
+  /**
+   * Whether our log was found, in this life, to be the primary's up to an entry of its own reign, so
+   * that nothing that was committed before is missing, and to hold what it has committed since.
+   */
+  get isConfirmed(): boolean {
+    const { config, durableLsn, log } = this.#core;
+    const knownLsn = toLsn(Math.min(this.#verifiedLsn, durableLsn));
+    return config !== null && knownLsn > 0 && knownLsn >= this.#primaryCommitLsn &&
+      (log.epochAt(knownLsn) ?? 0) >= config.reign;
+  }
+
   /** How long ago the primary was heard. */
   get silentMs(): number {
     return this.#core.nowMs - this.#heardPrimaryMs;

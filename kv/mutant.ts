@@ -47,6 +47,7 @@ export type MutantName =
   | "proposal-epoch-not-checked"
   | "restart-not-noticed"
   | "rollback-not-noticed"
+  | "doubt-ignored"
   // Exactly-once, and the state.
   | "completion-not-recorded"
   | "completion-not-checkpointed"

@@ -219,6 +219,11 @@ export class Replica {
     return this.#primary?.holdsLeasesAt(nowMs) ? 0 : this.#follower.stalenessAt(nowMs);
   }
 
+  /** Whether in this life our log was compared with another member's, and nothing is missing in it. */
+  get isConfirmed(): boolean {
+    return this.#primary !== null ? this.#primary.canServe() : this.#follower.isConfirmed;
+  }
+
   /** Primary, reconciled with the members, and not about to leave. */
   canServe(): boolean {
     return this.#primary?.canServe() ?? false;

@@ -55,6 +55,11 @@ export const ClusterConfig = z.strictObject({
     /** `confirm`: no read relies on a clock; each waits for a round of heartbeats. */
     read_mode: z.enum(["lease", "confirm"]).default("lease"),
     cold_start_wait_ms: Ms(10_000, 0, 600_000),
+    /**
+     * Whether what a disk said to be synced is there after a power cut. If not, one copy alone that
+     * went through one does not lead: two have to be there, and the longer log counts.
+     */
+    trust_fsync: z.boolean().default(true),
     checkpoint_dirty_bytes: Bytes(4 * MIB, 64 * 1024),
     checkpoint_log_bytes: Bytes(32 * MIB, MIB),
     checkpoint_interval_ms: Ms(30_000, 1000, 3_600_000),
@@ -128,6 +133,12 @@ export const ClusterConfig = z.strictObject({
     issue(["node"], 'exactly one node with role = "coordinator"');
   }
   const { replicas, min_in_sync, split_keys, lease_ms, grace_ms, heartbeat_ms } = config.store;
+  if (!config.store.trust_fsync && min_in_sync < 2) {
+    issue(
+      ["store", "trust_fsync"],
+      "true, or store.min_in_sync of at least 2: one copy proves nothing",
+    );
+  }
   if (min_in_sync > replicas) {
     issue(["store", "min_in_sync"], `at most store.replicas (${replicas})`);
   }

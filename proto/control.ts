@@ -32,6 +32,8 @@ export const GroupReport = z.object({
   store: StoreId.optional(),
   /** It found damage, takes no part any more, and waits until it may be given up and begun anew. */
   suspect: z.boolean().optional(),
+  /** Its machine was restarted, and its disk may have lied about syncs: it does not count alone. */
+  doubted: z.boolean().optional(),
   /** The last configuration that it adopted; 0 for none. */
   epoch: Epoch,
   role: z.enum(["idle", "learner", "secondary", "primary"]),

@@ -265,6 +265,8 @@ export class Backend {
   #isReady = false;
   #routes: RouteTable = NO_ROUTES;
   #draining = false;
+  /** Groups whose log may end too early: the machine was restarted, and its disk is not trusted. */
+  readonly #doubted = new Set<GroupId>();
   /** The coordinator took note of this life, so the folder is no older copy of itself. */
   #lifeIsKnown = false;
   #diskFull = false;
@@ -355,6 +357,10 @@ export class Backend {
     });
     this.#groups = this.#replicas.shells;
     for (const group of found.groups) this.#replicas.open(group);
+    const { folder } = parts;
+    if (!config.store.trust_fsync && folder !== undefined) {
+      for (const { gid } of found.groups) if (!folder.isConfirmed(gid)) this.#doubted.add(gid);
+    }
     this.#service = new BackendService({
       groups: this.#groups,
       isSuspect: (gid) => this.#replicas.isSuspect(gid),
@@ -531,9 +537,22 @@ export class Backend {
       group.maybeAudit();
       if (group.replica.canServe()) this.#sweepLocks(group);
     }
+    this.#settleDoubts();
     void this.#checkDisk();
     void this.#measureQuarantine();
     void this.#source.removeOld();
+  }
+
+  /** A log that others have compared with theirs is whole, whatever the disk did before. */
+  #settleDoubts(): void {
+    const { folder } = this.#parts, { env } = this.#context;
+    for (const gid of this.#doubted) {
+      if (this.#groups.get(gid)?.replica.isConfirmed !== true) continue;
+      this.#doubted.delete(gid);
+      env.log("info", "log confirmed after a restart of the machine", { gid });
+      // Should this get lost, the group is doubted once more after the next start.
+      folder?.confirm(gid).catch((error) => env.fatal(error));
+    }
   }
 
   #sweepLocks({ gid, replica }: GroupShell): void {
@@ -595,6 +614,10 @@ export class Backend {
     const { problem } = this.#replicas;
     if (problem !== null) return problem.slice(0, 300);
     for (const group of this.#groups.values()) if (group.problem !== null) return group.problem;
+    if (this.#doubted.size > 0) {
+      return `its machine was restarted and trust_fsync is false: its copies of groups ` +
+        `${[...this.#doubted].join(", ")} do not count before another member is there`;
+    }
     const { finding, damaged, mended } = this.#scrubber.report;
     return finding !== null && damaged > mended ? `scrubbing found damage: ${finding}` : null;
   }
@@ -608,7 +631,9 @@ export class Backend {
       dataBytes: this.#dataBytes(),
       disk: this.#diskReport(),
       diskFull: this.#diskFull,
-      groups: this.#replicas.reports(),
+      groups: this.#replicas.reports().map((report) =>
+        this.#doubted.has(report.gid) ? { ...report, doubted: true } : report
+      ),
     };
   }
 

@@ -41,6 +41,8 @@ const StoredIdentity = z.strictObject({
   rebuilds: z.record(z.string(), z.int().positive()),
   /** Whether the log was begun: one that is missing later was lost. */
   hasLog: z.boolean(),
+  /** By group: the kernel's boot since which its log was seen to be whole. Absent: no group's. */
+  confirmed: z.record(z.string(), z.string()).optional(),
   /** CRC-32 of the JSON of all the above: a bootCount that fell by a flipped bit would be unsafe. */
   crc: z.int(),
 });
@@ -54,6 +56,7 @@ export interface StoreIdentity {
   readonly kernelBootId: string;
   readonly rebuilds: Readonly<Record<string, number>>;
   readonly hasLog: boolean;
+  readonly confirmed?: Readonly<Record<string, string>> | undefined;
 }
 
 /** The folder cannot be used; the message tells the operator what to do. */
@@ -200,6 +203,24 @@ export class DataFolder {
     // The write-ahead log last: without it the file could look like an older state of itself.
     const names = ["", "-shm", "-wal"].map((suffix) => `groups/${gid}.db${suffix}`);
     await moveAside(this.dir, { names, reason: damage.message });
+  }
+
+  /**
+   * Whether the group's log is known to be whole in spite of the last restart of the machine, after
+   * which a disk that lied about syncs may have forgotten the end of it.
+   */
+  isConfirmed(gid: GroupId): boolean {
+    const { kernelBootId, confirmed = {} } = this.#identity;
+    return kernelBootId !== "" && confirmed[gid] === kernelBootId;
+  }
+
+  /** The group's log was compared with others': it is whole, until the machine is restarted again. */
+  confirm(gid: GroupId): Promise<void> {
+    return this.#inTurn(async () => {
+      const { kernelBootId, confirmed } = this.#identity;
+      this.#identity = { ...this.#identity, confirmed: { ...confirmed, [gid]: kernelBootId } };
+      await writeIdentity(new RealDisk(), this.dir, this.#identity);
+    });
   }
 
   /** Gives the lock back. */
@@ -399,10 +420,15 @@ async function readIdentity(disk: Disk, dir: string): Promise<StoreIdentity | nu
 }
 
 function crcOf(identity: StoreIdentity): number {
-  const { clusterId, storeId, bootCount, kernelBootId, rebuilds, hasLog } = identity;
-  const counts = Object.entries(rebuilds).sort(([a], [b]) => Number(a) - Number(b));
-  return crc32(JSON.stringify([clusterId, storeId, bootCount, kernelBootId, counts, hasLog]));
+  const { clusterId, storeId, bootCount, kernelBootId, rebuilds, hasLog, confirmed } = identity;
+  const counts = sorted(rebuilds);
+  const boots = confirmed === undefined ? [] : [sorted(confirmed)];
+  const all = [clusterId, storeId, bootCount, kernelBootId, counts, hasLog, ...boots];
+  return crc32(JSON.stringify(all));
 }
+
+const sorted = <T>(byGroup: Readonly<Record<string, T>>): [string, T][] =>
+  Object.entries(byGroup).sort(([a], [b]) => Number(a) - Number(b));
 
 /** A lost identity must not be replaced by a fresh one: the store would pose as an empty one. */
 async function holdsData(disk: Disk, dir: string): Promise<boolean> {

@@ -52,6 +52,7 @@ class Bench {
       commitLsn?: number;
       epoch?: number;
       suspect?: boolean;
+      doubted?: boolean;
       diskFull?: boolean;
       copy?: string;
     } = {},
@@ -70,6 +71,7 @@ class Bench {
         lastEpoch: epoch(1),
         lastLsn: lsn(options.lastLsn ?? 0),
         commitLsn: lsn(options.commitLsn ?? 0),
+        ...(options.doubted === undefined ? {} : { doubted: options.doubted }),
         ...(options.suspect === undefined ? {} : { suspect: options.suspect }),
         ...(options.copy === undefined ? {} : { store: storeId(options.copy) }),
         serving: false,
@@ -469,4 +471,82 @@ Deno.test("a person may force a stale member to lead; what others knew before no
   bench.report(2, { inc: 2, lastLsn: 6, epoch: forced.epoch });
   bench.later(11_000);
   assert.equal(bench.record!.primary.inc, 2);
+});
+
+/** All machines lost their power, the coordinator's too: only the record is left. */
+function afterPowerLoss(inSync: readonly number[], eligible: readonly number[] = []): Bench {
+  const before = created();
+  before.record = {
+    ...before.record!,
+    epoch: epoch(7),
+    inSync: inSync.map(member),
+    eligible: eligible.map(member),
+  };
+  return new Bench({ record: before.record });
+}
+
+const LATE = { inc: 2, epoch: 7 };
+
+Deno.test("a member whose disk may have lied leads only beside another, by the longest log", () => {
+  const bench = afterPowerLoss([0, 1, 2]);
+  bench.report(0, { ...LATE, lastLsn: 5, doubted: true });
+  bench.later(60_000);
+  bench.report(0, { ...LATE, lastLsn: 5, doubted: true });
+  assert.equal(bench.record!.epoch, 7, "alone it proves nothing, however long it waits");
+  bench.report(2, { ...LATE, lastLsn: 8, doubted: true });
+  bench.later(11_000);
+  assert.equal(bench.record!.primary.node, 2);
+  assert.deepEqual(bench.inSync, [0, 2]);
+});
+
+Deno.test("one that did not lose its power is enough beside a doubted one, and alone", () => {
+  for (const present of [[1], [1, 0]]) {
+    const bench = afterPowerLoss([0, 1, 2]);
+    bench.later(2_500);
+    bench.feed({ kind: "suspect", gid: GID, node: nodeId(1), epoch: epoch(7) });
+    for (const node of present) bench.report(node, { ...LATE, doubted: node === 0 });
+    bench.later(11_000);
+    assert.deepEqual(bench.inSync, present.toSorted());
+  }
+});
+
+Deno.test("one that is known to have forgotten is the other one too, but does not lead", () => {
+  const bench = afterPowerLoss([0, 1]);
+  bench.report(0, { ...LATE, lastLsn: 8, commitLsn: 7, doubted: true });
+  bench.later(15_000);
+  assert.equal(bench.record!.epoch, 7);
+  bench.report(1, { ...LATE, lastLsn: 5, doubted: true });
+  bench.later(15_000);
+  assert.deepEqual([bench.record!.primary.node, bench.inSync], [0, [0]]);
+});
+
+Deno.test("beside a doubted last member an eligible one leads if its log is longer", () => {
+  for (const eligibleIsDoubted of [true, false]) {
+    const bench = afterPowerLoss([0], [1]);
+    bench.report(0, { ...LATE, lastLsn: 5, doubted: true });
+    bench.later(15_000);
+    assert.equal(bench.record!.epoch, 7);
+    bench.report(1, { ...LATE, lastLsn: 8, doubted: eligibleIsDoubted });
+    bench.later(15_000);
+    assert.equal(bench.record!.primary.node, 1);
+  }
+});
+
+Deno.test("an eligible member that is doubted does not lead alone either, unless a person says so", () => {
+  const bench = afterPowerLoss([0], [1]);
+  bench.report(1, { ...LATE, lastLsn: 8, doubted: true });
+  bench.later(60_000);
+  bench.report(1, { ...LATE, lastLsn: 8, doubted: true });
+  assert.equal(bench.record!.epoch, 7);
+  bench.feed({ kind: "force", requestId: 900, gid: GID, node: nodeId(1) });
+  assert.equal(bench.record!.primary.node, 1);
+});
+
+Deno.test("who was never in sync does not count as the other one", () => {
+  const bench = afterPowerLoss([0, 1]);
+  bench.report(0, { ...LATE, lastLsn: 5, doubted: true });
+  bench.report(2, { ...LATE, lastLsn: 3 });
+  bench.later(60_000);
+  bench.report(0, { ...LATE, lastLsn: 5, doubted: true });
+  assert.equal(bench.record!.epoch, 7);
 });

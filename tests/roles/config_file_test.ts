@@ -151,3 +151,12 @@ Deno.test("nearestWord() finds what was mistyped and does not guess wildly", () 
   assert.equal(nearestWord("statsu", ["status", "kill"]), "status");
   assert.equal(nearestWord("elephant", ["host", "port", "role"]), null);
 });
+
+Deno.test("disks that are not trusted need two copies of every write", () => {
+  const text = defaultText.replace("trust_fsync = true", "trust_fsync = false");
+  assert.deepEqual(problemsOf(text), []);
+  assert.deepEqual(problemsOf(text.replace("min_in_sync = 2", "min_in_sync = 1")), [
+    `cluster.toml: store.trust_fsync: expected true, or store.min_in_sync of at least 2: one copy ` +
+    `proves nothing, got false (line ${lineOf("trust_fsync =")})`,
+  ]);
+});

@@ -186,6 +186,13 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   },
   "restart-not-noticed": { breaks: "a restarted primary is not elected anew", seed: 3 },
   "rollback-not-noticed": { breaks: "records that went back in time are acted on", seed: 10 },
+  "doubt-ignored": {
+    breaks: "a copy whose disk may have lied leads alone",
+    test: {
+      file: "kv/coordinator_test.ts",
+      name: "a member whose disk may have lied leads only beside another, by the longest log",
+    },
+  },
   "completion-not-recorded": { breaks: "a retry is executed again", seed: 2 },
   "completion-not-checkpointed": {
     breaks: "a checkpoint forgets what was executed",

@@ -176,3 +176,29 @@ Deno.test("quarantine keeps a bounded number of folders, the newest always", () 
     const newest = `${dir}/quarantine/${names.at(-1)}/file`;
     assert.equal(await Deno.readTextFile(newest), String(KEPT_COUNT_MAX + 2));
   }));
+
+Deno.test("a group's log is confirmed until the machine starts anew, however often the process does", async () => {
+  const dir = await Deno.makeTempDir();
+  const open = (kernelBootId: string) => openDataFolder({ dir, clusterId: "c", kernelBootId });
+  const first = await open("one");
+  assert.equal(first.isConfirmed(groupId(1)), false);
+  await Promise.all([first.confirm(groupId(1)), first.confirm(groupId(2))]);
+  assert.equal(first.isConfirmed(groupId(1)), true);
+  await first.close();
+  for (const [boot, confirmed] of [["one", true], ["two", false], ["two", false]] as const) {
+    const folder = await open(boot);
+    assert.deepEqual([1, 2].map((gid) => folder.isConfirmed(groupId(gid))), [confirmed, confirmed]);
+    assert.equal(folder.isConfirmed(groupId(3)), false);
+    await folder.close();
+  }
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("where the system does not name its starts no log is ever taken for confirmed", async () => {
+  const dir = await Deno.makeTempDir();
+  const folder = await openDataFolder({ dir, clusterId: "c", kernelBootId: "" });
+  await folder.confirm(groupId(1));
+  assert.equal(folder.isConfirmed(groupId(1)), false);
+  await folder.close();
+  await Deno.remove(dir, { recursive: true });
+});
