@@ -102,8 +102,8 @@ export class Completions {
   find(stamp: RequestStamp): RecordedOutcome | "forgotten" | undefined {
     const record = this.#clients.get(stamp.clientId);
     if (record === undefined) return undefined;
-    return record.outcomes.get(stamp.seq) ??
-      (stamp.seq < record.firstIncomplete ? "forgotten" : undefined);
+    const confirmed = stamp.seq < record.firstIncomplete && !mutated("confirmed-executed-again");
+    return record.outcomes.get(stamp.seq) ?? (confirmed ? "forgotten" : undefined);
   }
 
   record(stamp: RequestStamp, outcome: RecordedOutcome, timeMs: number): void {
@@ -125,6 +125,7 @@ export class Completions {
 
   /** Called with every entry, so all replicas forget alike. */
   forgetBefore(timeMs: number): void {
+    if (mutated("records-forgotten-early")) timeMs += RECORD_LIFE_MS - REQUEST_AGE_MAX_MS / 2;
     for (const [clientId, record] of this.#clients) {
       if (record.lastMs >= timeMs) return;
       this.#drop(record, Infinity);

@@ -56,6 +56,8 @@ export type MutantName =
   | "copy-in-log-executed"
   | "condition-checked-again"
   | "request-age-not-checked"
+  | "confirmed-executed-again"
+  | "records-forgotten-early"
   | "hash-without-version"
   // Transactions over several groups, and tablets.
   | "lock-ignored-by-writes"

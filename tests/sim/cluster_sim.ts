@@ -17,7 +17,7 @@
  * {@link ClusterSim.run}.
  */
 import { crc32 } from "node:zlib";
-import { KvClient } from "../../kv/client.ts";
+import { KvClient, type KvTransport } from "../../kv/client.ts";
 import type { Command } from "../../kv/command.ts";
 import { DiskFailedError } from "../../kv/disk/disk.ts";
 import { CorruptionError } from "../../kv/errors.ts";
@@ -37,6 +37,7 @@ import type { PeerLinks } from "../../roles/peers.ts";
 import type { RoleContext } from "../../roles/role_context.ts";
 import { HistoryRecorder } from "../checkers/history.ts";
 import { checkLinearizability } from "../checkers/linearizability.ts";
+import { LateCopies } from "./late_copies.ts";
 import { Nemesis } from "./nemesis.ts";
 import { GroupOracle } from "./oracle.ts";
 import { SeededRandom } from "./seeded_random.ts";
@@ -111,6 +112,7 @@ export class ClusterSim {
   readonly #transactionOracle = new TransactionOracle();
   #transactions: SimTransactions | null = null;
   #scanner: SimScanner | null = null;
+  #lateCopies: LateCopies | null = null;
   readonly #recorder: HistoryRecorder;
   readonly #supervisor: SimProcess;
   readonly #links: PeerLinks;
@@ -228,6 +230,7 @@ export class ClusterSim {
   async #simulate(): Promise<void> {
     this.startCoordinator();
     for (const node of this.nodes) this.boot(node);
+    if (this.swarm.strength["late-copies"] > 0) this.#startLateCopies();
     for (let i = 0; i < this.swarm.shape.clients; i++) this.startClient();
     this.#startProber();
     if (this.swarm.strength.reshape > 0) this.#startOperator();
@@ -245,6 +248,8 @@ export class ClusterSim {
     await this.#runUntil(quietMs + EQUAL_WITHIN_MS, () => this.#finished && this.#allEqual());
     if (this.#violation !== null) return;
     await this.#settleTransactions();
+    if (this.#violation !== null) return;
+    await this.#repeatOldRequests();
     if (this.#violation !== null) return;
     try {
       this.#checkEnd();
@@ -297,6 +302,34 @@ export class ClusterSim {
     if (isSettled || this.#violation !== null) return;
     const left = this.plans.map(({ id }) => this.oracle(id).remains).join(", ");
     this.violate(new SimViolation(`S5: transactions hold rows for ever: ${left} by group`));
+  }
+
+  /**
+   * What was asked comes once more when much time has passed: while the records of it must still be
+   * there, when they may be gone, and when they are gone. Only the wall clocks jump; log time follows.
+   */
+  async #repeatOldRequests(): Promise<void> {
+    const copies = this.#lateCopies;
+    if (copies === null) return;
+    copies.stop();
+    let isDone = false;
+    const repeat = async () => {
+      for (const minutes of [8, 11, 16]) {
+        this.note(`${minutes} minutes have passed`);
+        const wallOffsetMs = minutes * 60_000;
+        for (const node of this.nodes) node.clock.wallOffsetMs = wallOffsetMs;
+        const client = this.startClient({ sessions: false, wallOffsetMs });
+        for (const { id, startKey } of this.plans) {
+          while (!await client.writeOnce({ row: `${startKey}a-later`, gid: id }));
+        }
+        await copies.repeatAll();
+      }
+      isDone = true;
+    };
+    repeat().catch((error) => this.violate(error));
+    await this.#runUntil(this.time.nowMs + EQUAL_WITHIN_MS, () => isDone && this.#allEqual());
+    if (isDone || this.#violation !== null) return;
+    this.violate(new SimViolation("S5: nothing is served any more after wall clocks have jumped"));
   }
 
   startProcess(name: string, clock = new SimClock(this.time, 0)): SimProcess {
@@ -565,12 +598,13 @@ export class ClusterSim {
 
   // ---------------------------------------------------------------------------- clients
 
-  startClient({ sessions = true } = {}): SimClient {
+  startClient({ sessions = true, wallOffsetMs = 0 } = {}): SimClient {
     const id = this.#clientCount++;
     const clock = new SimClock(this.time, 0);
+    clock.wallOffsetMs = wallOffsetMs;
     const process = this.startProcess(`client/${id}`, clock);
     const links = this.net.links(process, COORDINATOR);
-    const transport = new RpcTransport({ config: this.#config }, links);
+    const transport = this.#watched(new RpcTransport({ config: this.#config }, links));
     const client = new SimClient({
       process,
       kv: new KvClient({ env: process.env, transport }),
@@ -592,6 +626,23 @@ export class ClusterSim {
     this.#clients.push(client);
     client.start();
     return client;
+  }
+
+  #startLateCopies(): void {
+    const process = this.startProcess("copies/0");
+    this.#lateCopies = new LateCopies({
+      process,
+      links: this.net.links(process, COORDINATOR),
+      random: this.random("late copies"),
+      nodes: this.nodes.map(({ id }) => id),
+      share: 0.1 * this.swarm.strength["late-copies"],
+      onCopy: (how) => this.count(how),
+      onViolation: (error) => this.violate(error),
+    });
+  }
+
+  #watched(transport: KvTransport): KvTransport {
+    return this.#lateCopies?.watch(transport) ?? transport;
   }
 
   #startScanner(): void {
@@ -618,7 +669,8 @@ export class ClusterSim {
       startClient: (name) => {
         const process = this.startProcess(name);
         const links = this.net.links(process, COORDINATOR);
-        return { process, transport: new RpcTransport({ config: this.#config }, links) };
+        const transport = this.#watched(new RpcTransport({ config: this.#config }, links));
+        return { process, transport };
       },
       remains: () => this.plans.reduce((sum, { id }) => sum + this.oracle(id).remains, 0),
       clients: 2 + random.integer(3),

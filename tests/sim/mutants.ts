@@ -213,10 +213,15 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   },
   "request-age-not-checked": {
     breaks: "a request older than any record of it is executed",
-    test: {
-      file: "kv/replica_rules_test.ts",
-      name: "a request that no record can tell from a repeated one is refused, not executed",
-    },
+    seed: 1,
+  },
+  "confirmed-executed-again": {
+    breaks: "a copy of a request whose answer the client has is executed",
+    seed: 1,
+  },
+  "records-forgotten-early": {
+    breaks: "what was executed is forgotten while a copy is still let in",
+    seed: 1,
   },
   "hash-without-version": {
     breaks: "replicas that differ in versions alone look the same",

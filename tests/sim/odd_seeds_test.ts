@@ -17,6 +17,8 @@ Deno.test("sim: a cluster keeps all its promises under whatever happens to it, o
     abandoned: 5,
     scans: 40,
     scansTooOld: 2,
+    copiesAnswered: 200,
+    copiesRefused: 400,
   };
   for (const [what, count] of Object.entries(least)) {
     assert((totals[what] ?? 0) >= count, `only ${totals[what]} of ${what}`);

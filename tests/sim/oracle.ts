@@ -21,6 +21,7 @@ import type { KeyRange, Tablet, Tablets } from "../../kv/tablets.ts";
 import type { LogEntry } from "../../kv/replica_log.ts";
 import type { RequestOutcome } from "../../kv/outcome.ts";
 import { crc32 } from "node:zlib";
+import type { RequestStamp } from "../../proto/command.ts";
 import { type Lsn, lsn as toLsn } from "../../proto/ids.ts";
 import { SimViolation } from "./violation.ts";
 
@@ -76,6 +77,8 @@ export class GroupOracle {
   readonly #committed: { epoch: number; crc: number }[] = [];
   readonly #executions = new Map<string, Execution[]>();
   readonly #answers = new Map<string, WriteAnswer>();
+  /** Where each request was executed. */
+  readonly #stamps = new Map<string, number>();
   readonly #range: KeyRange;
   /** Every split and merge that had an effect. */
   readonly #shapes: Shape[] = [];
@@ -154,6 +157,7 @@ export class GroupOracle {
     this.#state.takeFreedBlobs();
     if (command.kind === "split" || command.kind === "merge") this.#noteShape(command.kind, lsn);
     if (outcome === null || repeated) return;
+    if ("stamp" in command) this.#noteStamp(command.stamp, outcome, lsn);
     this.#onExecuted(command, outcome);
     const name = nameOf(command);
     if (name === null) return;
@@ -161,6 +165,16 @@ export class GroupOracle {
     executions.push({ lsn, outcome });
     this.#executions.set(name, executions);
     this.#compare(name);
+  }
+
+  /** R1, without the records of what was executed: these are forgotten, this is not. */
+  #noteStamp({ clientId, seq }: RequestStamp, outcome: RequestOutcome, lsn: number): void {
+    if (outcome.kind !== "applied" && outcome.kind !== "settled") return;
+    const key = `${clientId} ${seq}`, before = this.#stamps.get(key);
+    if (before !== undefined) {
+      throw new SimViolation(`R1: request ${key} was executed at ${before} and again at ${lsn}`);
+    }
+    this.#stamps.set(key, lsn);
   }
 
   #noteShape(kind: "split" | "merge", lsn: number): void {

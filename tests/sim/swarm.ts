@@ -49,6 +49,7 @@ const LATER_FAULTS = [
   "abandon",
   "strike-at-step",
   "scans",
+  "late-copies",
 ] as const;
 
 /** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */
