@@ -558,9 +558,14 @@ export class Primary {
     peer.resendFrom(peer.matchLsn > 0 ? toLsn(peer.matchLsn + 1) : this.#firstGuess());
   }
 
-  /** A replica in good order lacks just what this reign added. */
+  /**
+   * A replica in good order lacks just what this reign added. Once that has left memory, an append
+   * without entries makes it say where it stands, before the log is read or a checkpoint offered.
+   */
   #firstGuess(): Lsn {
-    return toLsn(Math.max(1, Math.min(this.#epochStartLsn, this.#core.log.lastLsn)));
+    const { log } = this.#core;
+    const guess = toLsn(Math.max(1, Math.min(this.#epochStartLsn, log.lastLsn)));
+    return log.at(guess) !== undefined ? guess : toLsn(log.lastLsn + 1);
   }
 
   #watchPeers(): void {

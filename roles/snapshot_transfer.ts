@@ -119,6 +119,10 @@ export async function fetchSnapshot(options: {
     timeoutMs: 60_000,
   });
   const { token, bytes, lsn } = opened.body;
+  if (!group.replica.mayInstall(toLsn(lsn))) {
+    peer.call(transferConversation, "close", { token }).catch(() => {});
+    throw new Error(`the checkpoint as of ${lsn} is not needed`);
+  }
   const dir = `${dataDir}/incoming`;
   await Deno.mkdir(dir, { recursive: true });
   const path = `${dir}/${gid}.db`;

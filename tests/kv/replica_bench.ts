@@ -152,8 +152,12 @@ export class Bench {
 }
 
 /** Node 0 as primary of reign 1 with `epochStart` committed at Lsn 1 and both leases. */
-export function primary(tablets?: TabletLimits, timing?: ReplicaTiming): Bench {
-  const bench = new Bench(0, tablets, timing);
+export function primary(
+  tablets?: TabletLimits,
+  timing?: ReplicaTiming,
+  found?: Partial<ReplicaOptions>,
+): Bench {
+  const bench = new Bench(0, tablets, timing, found);
   bench.step({ kind: "config", config: config(), learners: [] });
   bench.sync();
   for (const peer of [1, 2]) {

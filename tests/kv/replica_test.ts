@@ -449,3 +449,35 @@ Deno.test("a follower that restarted is sent an append even if it lacks nothing,
   );
   assert.deepEqual(appends, [[1, 1, 0]]);
 });
+
+Deno.test("a member that left in good order is asked where it stands, not sent everything again", () => {
+  const memory = { recentLogBytes: 0, appendBytes: 1 << 20, completionBytes: Infinity };
+  const bench = primary(undefined, undefined, { memory });
+  const last = 100;
+  for (let at = 2; at <= last; at++) {
+    bench.put(`v${at}`);
+    bench.sync();
+    for (const peer of [1, 2]) bench.ack(peer, at);
+  }
+  assert.equal(bench.replica.entryAt(lsn(1)), undefined, "the reign's beginning has left memory");
+  const [kept, left] = [config().inSync.slice(0, 2), config().inSync.slice(2)];
+  bench.step({ kind: "config", config: config({ epoch: epoch(2), inSync: kept }), learners: [] });
+  bench.step({
+    kind: "config",
+    config: config({ epoch: epoch(2), inSync: kept }),
+    learners: left,
+  });
+  const before = bench.effects.length;
+  bench.meet(2);
+  bench.ack(2, last);
+  const what = bench.effects.slice(before).map((effect) =>
+    effect.kind === "send" && effect.to === 2 ? effect.message : effect.kind
+  );
+  assert(!what.includes("readLog"), "it lacks nothing");
+  const sent = what.filter((item) => typeof item !== "string");
+  assert(sent.every(({ kind }) => kind !== "snapshotOffer"));
+  const [append] = sent.filter((item) => item.kind === "append");
+  assert.deepEqual([append?.prevLsn, append?.entries], [last, []]);
+  const proposed = bench.effects.findLast((effect) => effect.kind === "propose");
+  assert.deepEqual(proposed?.change, { kind: "add", member: left[0] });
+});
