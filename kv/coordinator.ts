@@ -13,8 +13,8 @@
  *   B1  every change raises the epoch by exactly one
  *   B2  only a member in sync, or if none answers an eligible one, becomes primary
  *   B3  at least one member is in sync or eligible
- *   B6  a node that is at a newer epoch than the record means that the metadata went back in time;
- *       the group is then left alone
+ *   B6  a node that is at a newer epoch than the record, or holds data of a group that has none, means
+ *       that the metadata went back in time; the group is then left alone
  *   B7  a replica that reports damage, or whose log ends before what another knows to be committed,
  *       is not counted on: its disk has lied; one whose disk may have lied is not counted on alone
  * Together with the rule of replica.ts that an entry needs all members in sync, and at least
@@ -50,8 +50,6 @@ export interface CoordinatorTiming {
   readonly pollMs: number;
   /** How long an election waits for more members when too few answered to write. */
   readonly coldStartWaitMs: number;
-  /** How long a new group waits for all of its planned members. */
-  readonly createWaitMs: number;
   /** How long a group must have been quiet before its primary is moved to where it is wished. */
   readonly rebalanceAfterMs: number;
 }
@@ -59,7 +57,6 @@ export interface CoordinatorTiming {
 export const DEFAULT_TIMING: Omit<CoordinatorTiming, "coldStartWaitMs"> = {
   reportTimeoutMs: 2_500,
   pollMs: 300,
-  createWaitMs: 6_000,
   rebalanceAfterMs: 8_000,
 };
 
@@ -280,7 +277,9 @@ export class Coordinator {
     const reported = known.report.groups.find((item) => item.gid === gid);
     const epoch = reported?.epoch ?? toEpoch(0);
     if (config === null) {
-      if (epoch > 0 && !mutated("rollback-not-noticed")) group.rolledBack = true;
+      // One that begins anew from its checkpoint adopted nothing yet, and has data all the same.
+      const holdsData = epoch > 0 || (reported?.lastLsn ?? 0) > 0;
+      if (holdsData && !mutated("rollback-not-noticed")) group.rolledBack = true;
       return this.#maybeCreate(gid, group);
     }
     if (epoch > config.epoch && !mutated("rollback-not-noticed")) {
@@ -704,6 +703,10 @@ export class Coordinator {
     }
   }
 
+  /**
+   * A group without a record is a new one, or one whose record was lost. Empty members tell nothing:
+   * their disks may have been replaced. So all that are planned have to be there, and hold nothing.
+   */
   #maybeCreate(gid: GroupId, group: Group): void {
     if (group.rolledBack || group.swapping !== null) return;
     const present: Member[] = [];
@@ -712,10 +715,10 @@ export class Coordinator {
       if (known === undefined || known.down || isSuspect(known, gid)) continue;
       present.push({ node: nodeId(id), store: storeIn(known, gid) });
     }
-    const all = present.length === group.plan.members.length;
-    const waited = this.#nowMs - this.#startedMs >= this.#timing.createWaitMs;
+    const all = present.length === group.plan.members.length ||
+      mutated("group-created-anew") && present.length >= this.#minInSync;
     const [first] = present;
-    if (first === undefined || !(all || (waited && present.length >= this.#minInSync))) return;
+    if (first === undefined || !all) return;
     this.#swap(gid, group, null, {
       gid,
       epoch: toEpoch(0),

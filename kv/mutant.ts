@@ -48,6 +48,7 @@ export type MutantName =
   | "restart-not-noticed"
   | "rollback-not-noticed"
   | "doubt-ignored"
+  | "group-created-anew"
   // Exactly-once, and the state.
   | "completion-not-recorded"
   | "completion-not-checkpointed"

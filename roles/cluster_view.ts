@@ -235,7 +235,12 @@ function problemOf(tablet: TabletStatus, others: number, group: GroupView): stri
         `for one of backends ${group.plan.members.join(", ")}`;
     case "unavailable":
       return tablet.primary === null
-        ? `${them} ${many ? "are" : "is"} being set up`
+        ? `${them} ${many ? "are" : "is"} being set up: ${
+          many ? "they begin" : "it begins"
+        } once ` +
+          `backends ${
+            group.plan.members.join(", ")
+          } are all there, for one that is away may hold data`
         : `${them} ${many ? "have" : "has"} no serving primary; a new one is being chosen`;
   }
 }

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { KvError } from "../../kv/errors.ts";
 import { decodeText, put } from "../../kv/kv.ts";
 import { eventually } from "../eventually.ts";
 import { allHealthy, primaryOf, replicasEqual, statusOf } from "./cluster_calls.ts";
@@ -102,4 +103,37 @@ Deno.test("a forced primary serves what it has, the others begin anew, and the l
   assert.match(reasons[0]!, /forced backend\/2 to lead/);
   const { stdout } = await cluster.penncloud(["admin", "status"]);
   assert.match(stdout, /Data was given up at .*group 1/);
+});
+
+Deno.test("with the records gone and two disks replaced, empty members make no group anew before the one that has everything", async () => {
+  await using cluster = await startCluster({ config: CONFIG });
+  for (const row of ROWS) await put(cluster.kv, row, "old", "kept");
+  const backends = ["backend/0", "backend/1", "backend/2"];
+  for (const node of ["coordinator/0", ...backends]) await cluster.kill(node);
+  for (const dir of ["coordinator-0", "backend-0", "backend-1"]) {
+    await Deno.remove(join(cluster.dir, dir), { recursive: true });
+  }
+  for (const node of ["coordinator/0", "backend/0", "backend/1"]) await cluster.restart(node);
+  for (const node of ["backend/0", "backend/1"]) await cluster.waitAnswering(node);
+  await eventually(
+    async () => /begins once backends .* all there/.test(await problems(cluster).catch(() => "")),
+    "the coordinator to say whom it waits for",
+    { withinMs: 20_000 },
+  );
+  const read = cluster.kv.get("lamp", "old", { deadlineMs: 8_000 });
+  await assert.rejects(read, KvError, "it must not say that there is nothing");
+
+  await cluster.restart("backend/2");
+  await eventually(
+    async () => /admin recover-meta/.test(await problems(cluster).catch(() => "")),
+    "the coordinator to say what to do",
+    { withinMs: 20_000 },
+  );
+  const done = await cluster.penncloud(["admin", "recover-meta"]);
+  assert.equal(done.code, 0, done.stderr);
+  await allHealthy(cluster);
+  for (const row of ROWS) {
+    assert.equal(decodeText((await cluster.kv.get(row, "old"))!.value), "kept");
+  }
+  await replicasEqual(cluster);
 });

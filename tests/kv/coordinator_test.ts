@@ -133,13 +133,46 @@ Deno.test("a group is created once all its planned members are there, led by the
   assert.equal(bench.record!.primary.node, 0);
 });
 
-Deno.test("a group is created with fewer members after a while, but never below the minimum", () => {
+Deno.test("a group is not created while a planned member is away, however long", () => {
   const bench = new Bench();
   bench.report(0);
-  bench.later(10_000);
-  assert.equal(bench.record, null);
   bench.report(2);
-  assert.deepEqual(bench.inSync, [0, 2]);
+  bench.later(60_000);
+  for (const node of [0, 2]) bench.report(node);
+  assert.equal(bench.record, null);
+  bench.report(1);
+  assert.deepEqual(bench.inSync, [0, 1, 2]);
+});
+
+/** What a member that holds data may say of itself. */
+const HOLDERS: readonly Parameters<Bench["report"]>[1][] = [
+  { epoch: 12, lastLsn: 40, commitLsn: 40 },
+  // It begins anew from its checkpoint, under a new name.
+  { epoch: 0, lastLsn: 30, copy: "s-renewed" },
+  { epoch: 12, lastLsn: 0 },
+  // It cannot say what it holds.
+  { epoch: 0, suspect: true },
+];
+
+Deno.test("without records nothing is created anew while anybody might hold it, in whatever order they come", () => {
+  const orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+  for (const holder of HOLDERS) {
+    for (const order of orders) {
+      const bench = new Bench();
+      // The last has everything; the others' disks were replaced by empty ones.
+      for (const node of order) {
+        bench.later(20_000);
+        bench.report(node, node === 2 ? holder : { inc: 1 });
+        assert.equal(bench.record, null);
+        // One that has spoken may go away again, and come back.
+        if (node === 1) bench.exited(1);
+      }
+      bench.report(1, { inc: 2 });
+      for (const node of [0, 2]) bench.report(node, node === 2 ? holder : {});
+      bench.later(60_000);
+      assert.equal(bench.record, null, JSON.stringify([holder, order]));
+    }
+  }
 });
 
 Deno.test("proof of death elects the longest log at once, and says that the old reign is over", () => {

@@ -43,7 +43,6 @@ const COORDINATOR_TIMING = {
   reportTimeoutMs: 600,
   pollMs: 80,
   coldStartWaitMs: 1_000,
-  createWaitMs: 500,
   rebalanceAfterMs: 1_500,
 };
 

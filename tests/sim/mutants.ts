@@ -193,6 +193,14 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a member whose disk may have lied leads only beside another, by the longest log",
     },
   },
+  "group-created-anew": {
+    breaks: "a group whose record is lost is created anew while a member that holds it is away",
+    test: {
+      file: "kv/coordinator_test.ts",
+      name:
+        "without records nothing is created anew while anybody might hold it, in whatever order they come",
+    },
+  },
   "completion-not-recorded": { breaks: "a retry is executed again", seed: 2 },
   "completion-not-checkpointed": {
     breaks: "a checkpoint forgets what was executed",
