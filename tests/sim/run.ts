@@ -6,9 +6,10 @@
 import type { MutantName } from "../../kv/mutant.ts";
 import { commandLine, fail } from "../command_line.ts";
 import { runSeeds, type SeedReport } from "./campaign.ts";
-import { ClusterSim, type SimOptions } from "./cluster_sim.ts";
+import { ClusterSim, type SimOptions, type SimResult } from "./cluster_sim.ts";
 import { describeFailure, failureOf, minimise } from "./failing_seed.ts";
 import { findMutants, listMutants, MUTANTS } from "./mutants.ts";
+import { SimViolation } from "./violation.ts";
 import { FAULTS } from "./swarm.ts";
 
 const HELP = `deno task sim: whole clusters in one process, under faults, on a clock of their own
@@ -16,6 +17,7 @@ const HELP = `deno task sim: whole clusters in one process, under faults, on a c
   --seeds N         how many (400)
   --start S         the first one (1)
   --jobs N          processes (2)
+  --twice           each seed twice, which must be the same to the last step
   --off A,B         without these faults
   --shape JSON      with this shape of the cluster
   --duration MS     simulated time under faults
@@ -37,6 +39,7 @@ const values = commandLine({
     mutant: { type: "string" },
     mutants: { type: "boolean", default: false },
     "list-mutants": { type: "boolean", default: false },
+    twice: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
     worker: { type: "boolean", default: false },
   },
@@ -70,6 +73,11 @@ function baseOptions(): Omit<SimOptions, "seed"> {
   };
 }
 
+function expectSame(one: SimResult, other: SimResult): void {
+  if (one.traceHash === other.traceHash) return;
+  throw new SimViolation(`R6: the same seed gave ${one.traceHash}, then ${other.traceHash}`);
+}
+
 /** One line of JSON for each seed, for the process that started this one. */
 async function work(): Promise<void> {
   const options = baseOptions(), start = wholeNumber("start"), step = wholeNumber("step");
@@ -78,6 +86,7 @@ async function work(): Promise<void> {
     let report: SeedReport;
     try {
       const result = await new ClusterSim({ ...options, seed }).run();
+      if (values.twice) expectSame(result, await new ClusterSim({ ...options, seed }).run());
       report = { seed, result, message: null };
     } catch (error) {
       report = { seed, result: null, message: (error as Error).message };
@@ -101,6 +110,7 @@ async function campaign(): Promise<void> {
     args: [
       ...(off!.length > 0 ? ["--off", off!.join(",")] : []),
       ...(shape === undefined ? [] : ["--shape", JSON.stringify(shape)]),
+      ...(values.twice ? ["--twice"] : []),
       ...(mutant == null ? [] : ["--mutant", mutant]),
       ...(durationMs === undefined ? [] : ["--duration", String(durationMs)]),
     ],
