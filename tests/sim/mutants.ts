@@ -9,14 +9,27 @@
 import type { MutantName } from "../../kv/mutant.ts";
 import { directedFailure, type DirectedTest } from "./directed_tests.ts";
 import { failureOf } from "./failing_seed.ts";
+import type { SwarmShape } from "./swarm.ts";
 
 /** What finds it: a seed, or a test for what random search does not reach, or not often enough. */
 export type MutantInfo =
-  & { readonly breaks: string }
+  & {
+    readonly breaks: string;
+    /** For its seeds, what is not left to dice. */
+    readonly shape?: Partial<SwarmShape>;
+  }
   & (
     | { readonly seed: number; readonly test?: undefined }
     | { readonly test: DirectedTest; readonly seed?: undefined }
   );
+
+/** A deposed primary goes on reading for so long that clients have found its successor by then. */
+export const LONG_LEASES: Partial<SwarmShape> = {
+  heartbeatMs: 200,
+  leaseMs: 3_000,
+  graceMs: 3_300,
+  coldStartWaitMs: 300,
+};
 
 export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   "ack-before-fsync": {
@@ -358,6 +371,11 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a refused addition counts until its epoch is over: a copy of it may still be granted",
     },
   },
+  "clocks-beyond-bound": {
+    breaks: "clocks go wrong by more than the bound that leases are made for",
+    seed: 59,
+    shape: LONG_LEASES,
+  },
 };
 
 export function listMutants(): string {
@@ -387,10 +405,10 @@ export async function findMutants(seedsMax: number): Promise<boolean> {
  * null when nothing did.
  */
 export async function findMutant(mutant: MutantName, seedsMax: number): Promise<string | null> {
-  const { seed: known, test } = MUTANTS[mutant];
+  const { seed: known, test, shape = {} } = MUTANTS[mutant];
   if (test !== undefined) return await findByTest(mutant, test);
   for (const seed of [known, ...Array.from({ length: seedsMax }, (_, i) => i + 1)]) {
-    const failure = await failureOf({ seed, mutant });
+    const failure = await failureOf({ seed, mutant, shape });
     if (failure === null) continue;
     const [check] = /^[A-Z]+\d+|^\w+/.exec(failure.message)!;
     return `seed ${seed} (${check})`;

@@ -50,6 +50,7 @@ const LATER_FAULTS = [
   "strike-at-step",
   "scans",
   "late-copies",
+  "clock-beyond",
 ] as const;
 
 /** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */
