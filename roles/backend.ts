@@ -43,7 +43,7 @@ import type { Self } from "../kv/replica.ts";
 import { GroupShell } from "./backend_group.ts";
 import { BackendGroups } from "./backend_groups.ts";
 import { BackendService } from "./backend_service.ts";
-import { type FoundStore, readStore, untilExpendable } from "./backend_start.ts";
+import { type FoundStore, readStoreWithSpace, untilExpendable } from "./backend_start.ts";
 import { BlobIntake } from "./blob_intake.ts";
 import { CopySafety } from "./copy_safety.ts";
 import { ClockWatch, systemUptimeMs } from "./clock_watch.ts";
@@ -281,7 +281,7 @@ export class Backend {
 
   /** @throws {CorruptionError} what all groups share is damaged; nothing was changed */
   static async open(context: RoleContext, self: Self, parts: BackendParts): Promise<Backend> {
-    const found = await readStore(context, self, parts);
+    const found = await readStoreWithSpace(context, self, parts);
     const blobs = await BlobStore.open({ disk: parts.disk, dir: context.dataDir });
     return new Backend({ context, parts, self, blobs, found });
   }

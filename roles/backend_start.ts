@@ -8,6 +8,7 @@
  * be fetched is mostly a little log.
  */
 import type { CheckpointedStore } from "../kv/cell_store.ts";
+import { isDiskFull } from "../kv/disk/disk.ts";
 import { Wal } from "../kv/disk/wal.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import type { Self } from "../kv/replica.ts";
@@ -23,12 +24,37 @@ import { opsPort, startOpsServer } from "./ops_server.ts";
 import { Peers } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 
+const SPACE_RETRY_MS = 1_000;
 /** As long as a node's report takes it. */
 const PROBLEM_CHARS_MAX = 300;
 
 export interface FoundStore {
   readonly wal: Wal;
   readonly groups: readonly FoundGroup[];
+}
+
+/**
+ * As `readStore`, but a full disk is waited for: what recovery writes anew takes little, and a node that
+ * starts again and again would look broken.
+ */
+export async function readStoreWithSpace(
+  context: RoleContext,
+  self: Self,
+  parts: BackendParts,
+): Promise<FoundStore> {
+  const { env, dataDir } = context;
+  for (let attempt = 1;; attempt++) {
+    try {
+      return await readStore(context, self, parts);
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      const message = `${(error as Error).message}. Free some space in "${dataDir}"`;
+      if (attempt === 1) env.log("error", "waits for space to start", { message });
+      // Kept for such moments.
+      await parts.ballast?.().then((ballast) => ballast.release()).catch(() => {});
+      await env.sleep(SPACE_RETRY_MS);
+    }
+  }
 }
 
 const groupsOf = ({ config, node }: RoleContext): GroupId[] =>

@@ -23,6 +23,8 @@ import type { PeerLinks } from "./peers.ts";
 const CHUNK_BYTES = 256 * 1024;
 const COPY_LIFE_MS = 120_000;
 const COPIES_MAX = 3;
+/** Whoever fetches reads or tries again sooner than this; else somebody who asks may have the place. */
+const ABANDONED_MS = 10_000;
 const ATTEMPTS_MAX = 20;
 const RETRY_MS = 300;
 
@@ -52,7 +54,8 @@ export class SnapshotSource {
     open: async ({ gid }) => {
       const group = this.#groups.get(gid);
       if (group === undefined) throw new KvError("wrong_tablet", `No group ${gid} here`);
-      await this.removeOld();
+      await this.removeOld(COPY_LIFE_MS);
+      if (this.#copies.size >= COPIES_MAX) await this.removeOld(ABANDONED_MS);
       if (this.#copies.size >= COPIES_MAX) {
         throw new KvError("busy", `${COPIES_MAX} checkpoints are being fetched from here already`);
       }
@@ -87,8 +90,9 @@ export class SnapshotSource {
     },
   };
 
-  async removeOld(): Promise<void> {
-    const beforeMs = this.#env.monotonicMs() - COPY_LIFE_MS;
+  /** Removes copies that nobody has read from for `idleMs`. */
+  async removeOld(idleMs = COPY_LIFE_MS): Promise<void> {
+    const beforeMs = this.#env.monotonicMs() - idleMs;
     for (const [token, copy] of this.#copies) {
       if (copy.usedMs >= beforeMs) continue;
       this.#copies.delete(token);
@@ -143,8 +147,8 @@ export async function fetchSnapshot(options: {
     await file.sync();
   } finally {
     file.close();
+    peer.call(transferConversation, "close", { token }).catch(() => {});
   }
-  peer.call(transferConversation, "close", { token }).catch(() => {});
   for (const blob of SqliteCellStore.blobsIn(path)) {
     if (await blobs.has(blob)) continue;
     await withRetries(env, async () => {
