@@ -2,8 +2,8 @@
  * The ceiling over the data that a node keeps in memory, for all of its groups together.
  *
  * Counted are: clean cells (a cache), cells that no checkpoint holds yet and the copy that is being
- * written, the log's entries in memory, completion records, old versions for scans, and the counts of
- * tablets. All but the cache are pinned: only a checkpoint, a commit or time frees them. So
+ * written, the log's entries in memory, completion records, old versions for scans, locks of
+ * transactions, and the counts of tablets. All but the cache are pinned: only a checkpoint, a commit or time frees them. So
  *
  *   - the cache gets what the pinned leave, and gives it back, least recently used first;
  *   - a checkpoint is begun long before the ceiling, of the group with most to write;
@@ -37,6 +37,8 @@ export interface GroupMemory {
   readonly undo: number;
   /** Counts of tablets and rows. */
   readonly index: number;
+  /** Rows that transactions hold, and their decisions. */
+  readonly locks: number;
 }
 
 export interface MemoryUser {
@@ -56,6 +58,8 @@ export interface MemoryShares {
   readonly undo: number;
   /** Per group. */
   readonly completions: number;
+  /** Per group: what transactions may hold before more are told to wait. */
+  readonly locks: number;
   /** Per group: entries kept for replicas that are a little behind. */
   readonly recentLog: number;
   /** Per group: entries that are not applied yet; also the largest operation. */
@@ -85,6 +89,7 @@ export function memoryShares(bytesMax: number, groupCount: number): MemoryShares
   return {
     undo: Math.min(UNDO_BYTES_MAX, Math.floor(bytesMax / 10)),
     completions: perGroup(0.15),
+    locks: perGroup(0.05),
     recentLog: Math.min(RECENT_LOG_BYTES_MAX, perGroup(0.1)),
     window: perGroup(WINDOWS / 2),
     append: Math.min(APPEND_BYTES_MAX, perGroup(WINDOWS / 2)),
@@ -130,7 +135,7 @@ export class NodeMemory {
 
   /** By what it is for; the sum is what the ceiling is about. */
   use(): Record<"clean" | Exclude<keyof GroupMemory, "unapplied">, number> {
-    const total = { dirty: 0, flushing: 0, log: 0, completions: 0, undo: 0, index: 0 };
+    const total = { dirty: 0, flushing: 0, log: 0, completions: 0, undo: 0, index: 0, locks: 0 };
     for (const user of this.#users()) {
       const memory = user.memory();
       for (const kind of Object.keys(total) as (keyof typeof total)[]) total[kind] += memory[kind];
@@ -145,7 +150,7 @@ export class NodeMemory {
     for (const user of this.#users()) {
       const memory = user.memory();
       pinned += memory.dirty + memory.flushing + memory.log + memory.completions + memory.undo +
-        memory.index;
+        memory.index + memory.locks;
       dirty += memory.dirty;
       unapplied += memory.unapplied;
       if (memory.flushing === 0 && memory.dirty > most) {

@@ -27,7 +27,7 @@ export function readRowPage(
   const { prefix = "", start, after, reverse = false, keysOnly = false } = options;
   const from = rowPageFrom(row, { prefix, start, after, reverse });
   const page = new PageBuilder(options.limit, keysOnly);
-  for (const cell of store.range({ ...from, reverse })) {
+  for (const cell of store.range({ ...from, reverse, keysOnly })) {
     if (cell.row !== row) break;
     if (isInternal(cell.column)) continue;
     if (!cell.column.startsWith(prefix)) {
@@ -84,7 +84,7 @@ export function readScanPage(
     ? { from: after, inclusive: false }
     : { from: { row: startRow, column: "" } };
   let hiddenCount = 0;
-  for (const cell of source.range(range)) {
+  for (const cell of source.range({ ...range, keysOnly })) {
     if (prefix !== "" && !cell.row.startsWith(prefix)) break;
     if (options.endRow != null && compareKeys(cell.row, options.endRow) >= 0) break;
     if (bounds.endKey !== null && compareKeys(cell.row, bounds.endKey) >= 0) break;

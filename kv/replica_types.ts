@@ -130,4 +130,6 @@ export interface ReplicaMemory {
   readonly appendBytes: number;
   /** Completion records above which clients that have none are told to wait. */
   readonly completionBytes: number;
+  /** Locks above which transactions are told to wait. */
+  readonly lockBytes: number;
 }

@@ -29,6 +29,9 @@ import { changesOf, type RowChanges } from "./row_op.ts";
 /** Rows of a group that may be locked, and decisions that may be kept, at one time. */
 export const LOCKS_MAX = 4096;
 
+/** What a lock or a decision takes in memory besides its texts: objects, and places in three maps. */
+const LOCK_BYTES = 500;
+
 export interface RowLock extends TxnRef {
   readonly row: string;
   /** On the anchor only. */
@@ -64,13 +67,19 @@ export class RowLocks {
   readonly #byRow = new Map<string, RowLock>();
   readonly #rowsOf = new Map<string, Set<string>>();
   readonly #decisions = new Map<string, Decision>();
+  #bytes = 0;
+
+  /** Memory that they take, by a model of their sizes. */
+  get bytes(): number {
+    return this.#bytes;
+  }
 
   static load(saved: SavedRowLocks): RowLocks {
     const locks = new RowLocks();
     for (const { decides, ...lock } of saved.locks) {
       locks.#add(decides === null ? lock : { ...lock, decides });
     }
-    for (const decision of saved.decisions) locks.#decisions.set(decision.id, decision);
+    for (const decision of saved.decisions) locks.#decide(decision);
     return locks;
   }
 
@@ -183,7 +192,7 @@ export class RowLocks {
     const changed = this.settle(store, id, "forward", at);
     if (others.length === 0) return changed;
     const decision: Decision = { id, anchor, others };
-    this.#decisions.set(id, decision);
+    this.#decide(decision);
     const cell = internalCell(anchor, DECISION + id, at, encode({ others }));
     return changed.map(([row, changes]) =>
       row !== anchor
@@ -197,6 +206,7 @@ export class RowLocks {
     const decision = this.#decisions.get(id);
     if (decision === undefined) return [];
     this.#decisions.delete(id);
+    this.#bytes -= decisionBytes(decision);
     const { anchor } = decision;
     return [[anchor, changesOf(store, anchor, new Map([[DECISION + id, null]]))]];
   }
@@ -207,9 +217,15 @@ export class RowLocks {
     if (rows === undefined) return [];
     this.#rowsOf.delete(id);
     return Array.from(rows, (row) => {
+      this.#bytes -= lockBytes(this.#byRow.get(row)!);
       this.#byRow.delete(row);
       return [row, unlocked(store, row, way, at)];
     });
+  }
+
+  #decide(decision: Decision): void {
+    this.#decisions.set(decision.id, decision);
+    this.#bytes += decisionBytes(decision);
   }
 
   #anchorLock(id: string): RowLock | null {
@@ -223,6 +239,7 @@ export class RowLocks {
   #add(lock: RowLock): void {
     invariant(!this.#byRow.has(lock.row), "T1", () => `row "${lock.row}" is locked twice`);
     this.#byRow.set(lock.row, lock);
+    this.#bytes += lockBytes(lock);
     const rows = this.#rowsOf.get(lock.id);
     if (rows === undefined) this.#rowsOf.set(lock.id, new Set([lock.row]));
     else rows.add(lock.row);
@@ -248,6 +265,19 @@ function unlocked(
   }
   return changesOf(store, row, cells);
 }
+
+/** What locking these rows for a transaction will take. */
+export const locksBytes = (txn: TxnRef, rows: readonly string[], others: readonly string[]) =>
+  rows.reduce((sum, row) => sum + lockBytes({ ...txn, row }), 0) + textBytes(others);
+
+const lockBytes = ({ row, id, anchor, decides }: RowLock): number =>
+  LOCK_BYTES + textBytes([row, id, anchor, ...decides?.others ?? []]);
+
+const decisionBytes = ({ id, anchor, others }: Decision): number =>
+  LOCK_BYTES + textBytes([id, anchor, ...others]);
+
+const textBytes = (texts: readonly string[]): number =>
+  texts.reduce((sum, text) => sum + 2 * text.length, 0);
 
 const lockCell = ({ row, id, anchor, decides }: RowLock, at: Version): StoredCell =>
   internalCell(row, LOCK, at, encode({ id, anchor, ...decides }));

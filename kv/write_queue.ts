@@ -7,13 +7,14 @@
  */
 import type { RequestStamp } from "../proto/command.ts";
 import type { Lsn } from "../proto/ids.ts";
-import { rowOpsOf } from "./command.ts";
+import { type LogRequest, rowOpsOf } from "./command.ts";
 import { OUTSTANDING_MAX, REQUEST_AGE_MAX_MS, REQUEST_EARLY_MAX_MS } from "./completions.ts";
 import { mutated } from "./mutant.ts";
 import type { ReplicaCore } from "./replica_core.ts";
 import { entryBytes, type LogEntry } from "./replica_log.ts";
 import type { Input } from "./replica_types.ts";
 import type { RequestOutcome } from "./outcome.ts";
+import { locksBytes } from "./row_locks.ts";
 import {
   nextChange,
   orderFor,
@@ -74,7 +75,7 @@ export class WriteQueue {
       return;
     }
     const timeMs = Math.max(core.state.timeMs, wallMs);
-    if (!this.#admits(requestId, stamp, timeMs)) return;
+    if (!this.#admits(requestId, stamp, timeMs) || !this.#admitsLocks(requestId, request)) return;
     const entry = core.appendOwn({ ...request, stamp, timeMs });
     this.#waiting.set(entry.lsn, [requestId]);
     this.#inProgress.set(keyOf(stamp), entry.lsn);
@@ -115,6 +116,17 @@ export class WriteQueue {
       return refuse("busy", `A client may have ${OUTSTANDING_MAX} requests under way`);
     }
     return true;
+  }
+
+  /** False when a transaction was refused for the memory that its locks would take. */
+  #admitsLocks(requestId: number, request: LogRequest): boolean {
+    if (request.kind !== "prepare") return true;
+    const core = this.#core, { txn, ops, others } = request;
+    const bytes = locksBytes(txn, ops.map(({ row }) => row), others);
+    // What is still in the log is not counted; it is within the window that the log has anyway.
+    if (core.state.locks.bytes + bytes <= core.memory.lockBytes) return true;
+    core.refuse(requestId, "busy", `Transactions hold too many rows of group ${core.gid}`);
+    return false;
   }
 
   /** An entry was committed and applied: its requests are answered. */

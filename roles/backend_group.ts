@@ -164,6 +164,7 @@ export class GroupShell {
       memory: {
         recentLogBytes: options.memory.shares.recentLog,
         completionBytes: options.memory.shares.completions,
+        lockBytes: options.memory.shares.locks,
         appendBytes: options.memory.shares.append,
       },
     });
@@ -349,6 +350,7 @@ export class GroupShell {
       completions: state.completions.bytes,
       undo: state.snapshots.bytes,
       index: state.indexBytes,
+      locks: state.locks.bytes,
     };
   }
 

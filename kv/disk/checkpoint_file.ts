@@ -15,10 +15,11 @@ const SQLITE_VERSION_MIN = [3, 51, 3];
 /** Larger files are checked as a whole only by `verify`: it would take too long at the start. */
 const CHECK_BYTES_MAX = 64 * 1024 * 1024;
 
+// The value comes last, so that all before it is read without the pages that it overflows to.
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS cells (
     row TEXT NOT NULL, col TEXT NOT NULL, ver INTEGER NOT NULL, size INTEGER NOT NULL,
-    crc INTEGER NOT NULL, val BLOB, blob TEXT, sum INTEGER NOT NULL, PRIMARY KEY (row, col)
+    crc INTEGER NOT NULL, blob TEXT, sum INTEGER NOT NULL, val BLOB, PRIMARY KEY (row, col)
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS cells_by_blob ON cells (blob) WHERE blob IS NOT NULL;
   CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;

@@ -39,7 +39,10 @@ function write(job: WriterJob & { kind: "write" }): WriterResult {
     };
     const totals = { count: number("count"), total: number("total") };
     const before = db.prepare("SELECT sum FROM cells WHERE row = ? AND col = ?");
-    const put = db.prepare("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    const put = db.prepare(
+      "INSERT OR REPLACE INTO cells (row, col, ver, size, crc, val, blob, sum) " +
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    );
     const remove = db.prepare("DELETE FROM cells WHERE row = ? AND col = ?");
     for (const cell of job.cells) {
       const replaced = before.get(cell[0], cell[1]);

@@ -47,6 +47,8 @@ export { CacheBudget } from "./cache_budget.ts";
 export { CheckpointWriter } from "./checkpoint_writer.ts";
 
 const CELL_COLUMNS = "SELECT row, col, ver, size, crc, val, blob, sum FROM cells WHERE";
+const HEAD_COLUMNS = "SELECT row, col, ver, size, crc, NULL AS val, blob, sum FROM cells WHERE";
+const NOTHING = new Uint8Array(0);
 const PAGE_ROWS_MIN = 16;
 const PAGE_ROWS_MAX = 512;
 /** Scrubbing goes on beside requests, so it reads less at a time. */
@@ -81,7 +83,9 @@ export class SqliteCellStore implements CheckpointedStore {
   readonly #writer: CheckpointWriter;
   readonly #cachePrefix: string;
   readonly #select: StatementSync;
-  readonly #pages: Record<"from" | "after" | "upTo" | "before", StatementSync>;
+  readonly #pages: PageStatements;
+  /** The same without values. */
+  readonly #heads: PageStatements;
   #active: Overlay = new SortedCells();
   #flushing: Overlay | null = null;
   #dirtyBytes = 0;
@@ -109,16 +113,9 @@ export class SqliteCellStore implements CheckpointedStore {
     this.#writer = options.writer;
     this.#cachePrefix = `${options.gid}\0`;
     this.#db = openDatabase(this.path);
-    const columns = CELL_COLUMNS;
-    const ascending = "ORDER BY row, col LIMIT ?",
-      descending = "ORDER BY row DESC, col DESC LIMIT ?";
-    this.#select = this.#db.prepare(`${columns} row = ? AND col = ?`);
-    this.#pages = {
-      from: this.#db.prepare(`${columns} (row, col) >= (?, ?) ${ascending}`),
-      after: this.#db.prepare(`${columns} (row, col) > (?, ?) ${ascending}`),
-      upTo: this.#db.prepare(`${columns} (row, col) <= (?, ?) ${descending}`),
-      before: this.#db.prepare(`${columns} (row, col) < (?, ?) ${descending}`),
-    };
+    this.#select = this.#db.prepare(`${CELL_COLUMNS} row = ? AND col = ?`);
+    this.#pages = pageStatements(this.#db, CELL_COLUMNS);
+    this.#heads = pageStatements(this.#db, HEAD_COLUMNS);
     try {
       const { lsn, meta } = readRecord(this.#db, this.path);
       this.#checkpointLsn = lsn;
@@ -353,19 +350,22 @@ export class SqliteCellStore implements CheckpointedStore {
   }
 
   *#stored(range: CellRange): Generator<{ row: string; column: string; value: StoredCell }> {
+    const { keysOnly = false } = range;
     for (const row of this.#rows(range)) {
-      yield { row: row.row, column: row.col, value: this.#toCell(row) };
+      const value = keysOnly ? this.#toHead(row) : this.#toCell(row);
+      yield { row: row.row, column: row.col, value };
     }
   }
 
   /** In pages, so that no statement stays open when the reader stops early. */
   *#rows(range: CellRange): Generator<CellRow> {
     const reverse = range.reverse === true;
+    const pages = range.keysOnly === true ? this.#heads : this.#pages;
     let at = range.from, inclusive = range.inclusive ?? true;
     for (let limit = PAGE_ROWS_MIN;; limit = Math.min(PAGE_ROWS_MAX, limit * 4)) {
       const statement = reverse
-        ? this.#pages[inclusive ? "upTo" : "before"]
-        : this.#pages[inclusive ? "from" : "after"];
+        ? pages[inclusive ? "upTo" : "before"]
+        : pages[inclusive ? "from" : "after"];
       const { row, column } = at ?? (reverse ? LAST : FIRST);
       const page = this.#reading(() => statement.all(row, column, limit)) as unknown as CellRow[];
       yield* page;
@@ -377,18 +377,18 @@ export class SqliteCellStore implements CheckpointedStore {
   }
 
   #toCell(found: CellRow): StoredCell {
-    const { row, col: column, ver, size, crc, val, blob } = found;
-    if (!isSound(found)) {
-      throw new CorruptionError(`Cell "${row}" "${column}" fails its checksum`, this.path, 0);
-    }
-    return {
-      row,
-      column,
-      version: version(ver),
-      size,
-      crc,
-      value: blob === null ? val! : { blob },
-    };
+    if (!isSound(found)) this.#refuse(found);
+    return cellOf(found, found.val);
+  }
+
+  /** Of a cell whose value was not read. */
+  #toHead(found: CellRow): StoredCell {
+    if (!hasSoundHead(found)) this.#refuse(found);
+    return cellOf(found, NOTHING);
+  }
+
+  #refuse({ row, col: column }: CellRow): never {
+    throw new CorruptionError(`Cell "${row}" "${column}" fails its checksum`, this.path, 0);
   }
 
   #reading<T>(read: () => T): T {
@@ -400,9 +400,32 @@ export class SqliteCellStore implements CheckpointedStore {
   }
 }
 
+type PageStatements = Record<"from" | "after" | "upTo" | "before", StatementSync>;
+
+function pageStatements(db: DatabaseSync, columns: string): PageStatements {
+  const ascending = "ORDER BY row, col LIMIT ?",
+    descending = "ORDER BY row DESC, col DESC LIMIT ?";
+  return {
+    from: db.prepare(`${columns} (row, col) >= (?, ?) ${ascending}`),
+    after: db.prepare(`${columns} (row, col) > (?, ?) ${ascending}`),
+    upTo: db.prepare(`${columns} (row, col) <= (?, ?) ${descending}`),
+    before: db.prepare(`${columns} (row, col) < (?, ?) ${descending}`),
+  };
+}
+
+function cellOf({ row, col: column, ver, size, crc, blob }: CellRow, val: Uint8Array | null) {
+  const value = blob === null ? val! : { blob };
+  return { row, column, version: version(ver), size, crc, value };
+}
+
+/** All but the value. */
+function hasSoundHead({ row, col: column, ver, size, crc, blob, sum }: CellRow): boolean {
+  return cellSum({ row, column, version: ver, size, crc, blob }) === sum;
+}
+
 function isSound(found: CellRow): boolean {
-  const { row, col: column, ver, size, crc, val, blob, sum } = found;
-  if (cellSum({ row, column, version: ver, size, crc, blob }) !== sum) return false;
+  const { size, crc, val, blob } = found;
+  if (!hasSoundHead(found)) return false;
   if (blob !== null) return val === null;
   return val !== null && val.length === size && crc32(val) === crc;
 }

@@ -23,6 +23,7 @@ const NOTHING: GroupMemory = {
   completions: 0,
   undo: 0,
   index: 0,
+  locks: 0,
 };
 
 class FakeGroup {

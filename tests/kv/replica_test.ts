@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { toLogRowOp } from "../../kv/log_value.ts";
 import { spanOfRow } from "../../kv/read_gate.ts";
+import type { LogRequest } from "../../kv/command.ts";
 import type { Effect } from "../../kv/replica.ts";
 import { epoch, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
 import type { GroupConfig, Member } from "../../proto/replication.ts";
@@ -451,7 +452,12 @@ Deno.test("a follower that restarted is sent an append even if it lacks nothing,
 });
 
 Deno.test("a member that left in good order is asked where it stands, not sent everything again", () => {
-  const memory = { recentLogBytes: 0, appendBytes: 1 << 20, completionBytes: Infinity };
+  const memory = {
+    recentLogBytes: 0,
+    appendBytes: 1 << 20,
+    completionBytes: Infinity,
+    lockBytes: Infinity,
+  };
   const bench = primary(undefined, undefined, { memory });
   const last = 100;
   for (let at = 2; at <= last; at++) {
@@ -480,4 +486,42 @@ Deno.test("a member that left in good order is asked where it stands, not sent e
   assert.deepEqual([append?.prevLsn, append?.entries], [last, []]);
   const proposed = bench.effects.findLast((effect) => effect.kind === "propose");
   assert.deepEqual(proposed?.change, { kind: "add", member: left[0] });
+});
+
+Deno.test("a primary whose locks take their share of memory tells transactions to wait, and only them", () => {
+  const bench = primary(undefined, undefined, {
+    memory: {
+      recentLogBytes: 0,
+      appendBytes: 1 << 20,
+      completionBytes: Infinity,
+      lockBytes: 2_000,
+    },
+  });
+  let last = 1;
+  const commit = (requestId: number) => {
+    bench.sync();
+    last += 1;
+    for (const peer of [1, 2]) bench.ack(peer, last);
+    return bench.answerTo(requestId);
+  };
+  const ask = (n: number, request: LogRequest) => {
+    const requestId = 1000 + n;
+    const stamp = { clientId: "client-2", seq: n, firstIncomplete: 1, issuedMs: 0 };
+    bench.step({ kind: "request", requestId, stamp, request, wallMs: 0 });
+    return requestId;
+  };
+  const txn = (n: number) => ({ id: `transaction-${n}`, anchor: `r${n}` });
+  const prepare = (n: number) => {
+    const op = { row: `r${n}`, conditions: [], mutations: [] };
+    return ask(n, { kind: "prepare", txn: txn(n), ops: [op], others: ["z"], lifeMs: 1_000 });
+  };
+  for (const n of [1, 2, 3]) assert.equal(commit(prepare(n))?.kind, "reply");
+  const refused = bench.answerTo(prepare(4));
+  assert(refused?.kind === "refuse" && refused.code === "busy" && !refused.maybeApplied);
+  assert.equal(commit(bench.put("x"))?.kind, "reply", "plain writes go on");
+  assert.equal(
+    commit(ask(5, { kind: "settle", txn: txn(1), step: "abort", lifeMs: 0 }))?.kind,
+    "reply",
+  );
+  assert.equal(commit(prepare(6))?.kind, "reply", "and so does the next transaction");
 });

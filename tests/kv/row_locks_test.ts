@@ -202,3 +202,32 @@ Deno.test("deleting all columns of a row leaves the store's own alone", () => {
   group.apply({ row: "a", mutations: [{ kind: "deletePrefix", prefix: "" }] });
   assert.deepEqual(columns(group), ["a \u0001done:transaction-1"]);
 });
+
+Deno.test("the memory of locks and decisions is counted, and is none once all is settled and forgotten", () => {
+  const group = new Group();
+  const seen: number[] = [];
+  const note = () => seen.push(group.state.locks.bytes);
+  group.prepare([WRITE, { ...WRITE, row: "b" }], { others: ["z".repeat(1000)] });
+  note();
+  const whole = group.state.locks.bytes;
+  group.restart();
+  assert.equal(group.state.locks.bytes, whole, "a restart counts the same");
+  group.settle("extend");
+  assert.equal(group.state.locks.bytes, whole);
+  group.settle("commit");
+  note();
+  group.restart();
+  note();
+  group.settle("forget");
+  note();
+  assert.ok(seen[0]! > 3_000 && seen[1]! > 2_000 && seen[1]! < seen[0]!, `${seen}`);
+  assert.deepEqual(seen.slice(2), [seen[1], 0]);
+  group.prepare([WRITE], { txn: { id: "transaction-2", anchor: "elsewhere" } });
+  group.request({
+    kind: "settle",
+    txn: { id: "transaction-2", anchor: "elsewhere" },
+    step: "back",
+    lifeMs: 1_000,
+  });
+  assert.equal(group.state.locks.bytes, 0);
+});
