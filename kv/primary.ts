@@ -43,6 +43,9 @@ const RECORD_CHECK_PATIENCE_MS = 1_000;
 const RECORD_HELPS_MS = 2_000;
 /** Of one append on the wire. */
 const APPEND_ENTRIES_MAX = 512;
+/** So much is not kept waiting for the answer to the append before. */
+const GATHERED_ENTRIES_MAX = 64;
+const GATHERED_BYTES_MAX = 64 * 1024;
 /** An offer that led to nothing is made again; a learner that is still fetching ignores it. */
 const SNAPSHOT_PATIENCE_MS = 5_000;
 const IDLE_AFTER_MS = 5_000;
@@ -329,13 +332,37 @@ export class Primary {
 
   // -------------------------------------------------------------------------- replication
 
-  /** Sends what has gathered. */
+  /** Sends what has gathered, and hands it to our own log once somebody else was sent it. */
   flush(): void {
     for (const peer of this.#peers.values()) this.#replicate(peer);
+    if (!this.#isGathering()) this.#core.flush();
     // One round at a time serves all reads that came in before it was sent.
     const { readMode } = this.#core.timing;
     if (readMode !== "confirm" || !this.#reads.wantsBeat(this.#beat)) return;
     if (this.#confirmedBeat() >= this.#beat) this.#heartbeat();
+  }
+
+  /**
+   * While a member has an append to answer, a few more entries wait for its answer and go together: each
+   * append costs every replica a message, a write and a sync, whatever it holds. What they wait for
+   * would have to come before their own answer anyway.
+   */
+  #mayWait(peer: PeerProgress): boolean {
+    const { log } = this.#core;
+    return peer.hasInFlight && log.lastLsn - peer.nextLsn + 1 < GATHERED_ENTRIES_MAX &&
+      log.bytesFrom(peer.nextLsn) < GATHERED_BYTES_MAX;
+  }
+
+  /** Nobody was sent the last entry yet, so that it cannot be committed sooner if we write it now. */
+  #isGathering(): boolean {
+    const { lastLsn } = this.#core.log;
+    let isGathering = false;
+    for (const peer of this.#peers.values()) {
+      if (!this.#membership.isMember(peer)) continue;
+      if (peer.nextLsn > lastLsn || !peer.hasInFlight) return false;
+      isGathering = true;
+    }
+    return isGathering && this.#core.writesMayWait;
   }
 
   #replicate(peer: PeerProgress): void {
@@ -346,6 +373,7 @@ export class Primary {
         if (!peer.hasInFlight) peer.progressMs = nowMs;
         return;
       }
+      if (this.#mayWait(peer)) return;
       const entries = log.from(peer.nextLsn, {
         entriesMax: APPEND_ENTRIES_MAX,
         bytesMax: this.#core.memory.appendBytes,

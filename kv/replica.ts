@@ -239,8 +239,8 @@ export class Replica {
   }
 
   #flush(): void {
-    this.#core.flush();
-    this.#primary?.flush();
+    if (this.#primary === null) this.#core.flush();
+    else this.#primary.flush();
   }
 
   // ------------------------------------------------------------------------------ messages

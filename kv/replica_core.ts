@@ -206,6 +206,11 @@ export class ReplicaCore {
     this.effects.push({ kind: "diverged", entries, reason });
   }
 
+  /** What is not written yet is entries alone: nothing is answered before it but they. */
+  get writesMayWait(): boolean {
+    return this.#unwritten.every(({ type }) => type === "entry");
+  }
+
   /** Hands everything that is not written yet to the shell, as one write. */
   flush(): void {
     if (this.#unwritten.length === 0) return;

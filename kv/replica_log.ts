@@ -143,6 +143,17 @@ export class ReplicaLog {
     return entries;
   }
 
+  /** Bytes that sending the entries from `lsn` on costs; Infinity when they are not in memory. */
+  bytesFrom(lsn: Lsn): number {
+    const first = this.#firstRecentLsn;
+    if (lsn < first) return Infinity;
+    let bytes = 0;
+    for (let i = this.#trimmed + lsn - first; i < this.#recent.length; i++) {
+      bytes += entryBytes(this.#recent[i]!);
+    }
+    return bytes;
+  }
+
   /** Drops entries up to `lsn` from memory, oldest first, until `keepBytes` are left. */
   trim(lsn: Lsn, keepBytes: number): void {
     while (this.#trimmed < this.#recent.length && this.#recentBytes > keepBytes) {

@@ -207,18 +207,75 @@ Deno.test("a message for an earlier life of the process is not acted upon", () =
   assert.deepEqual(kinds, ["behind"]);
 });
 
+/** What is not kept waiting for the answer to the append before. */
+const GATHERED_BYTES = 64 * 1024, GATHERED_ENTRIES = 64;
+
+const appendsTo1 = (effects: readonly Effect[]) =>
+  effects.flatMap((effect) =>
+    effect.kind === "send" && effect.to === 1 && effect.message.kind === "append"
+      ? [effect.message]
+      : []
+  );
+
+Deno.test("entries that come while the members have an append to answer are written and sent together", () => {
+  const bench = primary();
+  bench.put("first");
+  bench.sync();
+  const before = bench.effects.length;
+  const waiting = ["a", "b", "c"].map((value) => {
+    const requestId = bench.put(value);
+    bench.step({ kind: "flush" });
+    return requestId;
+  });
+  assert.deepEqual(bench.effects.slice(before).map(({ kind }) => kind), [], "they wait");
+  const released = [...bench.ack(1, 2), ...bench.step({ kind: "flush" })];
+  assert.deepEqual(appendsTo1(released).map(({ entries }) => entries.length), [3]);
+  const writes = released.filter((effect) => effect.kind === "write");
+  assert.deepEqual(writes.map(({ records }) => records.length), [3]);
+  bench.sync();
+  bench.ack(2, 2);
+  bench.ack(1, 5);
+  bench.ack(2, 5);
+  assert.deepEqual(waiting.map((id) => bench.answerTo(id)?.kind), Array(3).fill("reply"));
+});
+
+Deno.test("many or large entries do not wait for the answer to the append before", () => {
+  const many = primary();
+  many.put("first");
+  many.sync();
+  const before = many.effects.length;
+  for (let i = 0; i < GATHERED_ENTRIES; i++) many.put(`${i}`);
+  many.sync();
+  const sent = appendsTo1(many.effects.slice(before));
+  assert.deepEqual(sent.map(({ entries }) => entries.length), [GATHERED_ENTRIES]);
+  const large = primary();
+  large.put("first");
+  large.sync();
+  large.put("x".repeat(GATHERED_BYTES));
+  assert.equal(appendsTo1(large.step({ kind: "flush" })).length, 1);
+});
+
+Deno.test("a newer configuration is written at once, whatever entries wait", () => {
+  const bench = primary();
+  bench.put("first");
+  bench.sync();
+  bench.put("second");
+  bench.step({ kind: "flush" });
+  const adopted = config({ epoch: epoch(2), reign: epoch(1) });
+  bench.step({ kind: "config", config: adopted, learners: [] });
+  const writes = bench.step({ kind: "flush" }).filter((effect) => effect.kind === "write");
+  assert.deepEqual(writes.flatMap(({ records }) => records.map(({ type }) => type)), [
+    "entry",
+    "config",
+  ]);
+});
+
 Deno.test("appends that a gap made a follower refuse are sent again once, not once for each refusal", () => {
   const bench = primary();
   for (let i = 0; i < 3; i++) {
-    bench.put(`v${i}`);
+    bench.put(`v${i}`.repeat(GATHERED_BYTES));
     bench.step({ kind: "flush" });
   }
-  const appendsTo1 = (effects: readonly Effect[]) =>
-    effects.flatMap((effect) =>
-      effect.kind === "send" && effect.to === 1 && effect.message.kind === "append"
-        ? [effect.message]
-        : []
-    );
   const underWay = appendsTo1(bench.effects).slice(-3);
   assert.deepEqual(underWay.map((append) => append.prevLsn), [1, 2, 3]);
   // The first is lost, so the follower refuses the other two.
