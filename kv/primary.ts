@@ -336,9 +336,8 @@ export class Primary {
   flush(): void {
     for (const peer of this.#peers.values()) this.#replicate(peer);
     if (!this.#isGathering()) this.#core.flush();
-    // One round at a time serves all reads that came in before it was sent.
-    const { readMode } = this.#core.timing;
-    if (readMode !== "confirm" || !this.#reads.wantsBeat(this.#beat)) return;
+    // One round at a time serves all reads that came in before it was sent, and renews the leases.
+    if (!this.#reads.wantsBeat(this.#beat)) return;
     if (this.#confirmedBeat() >= this.#beat) this.#heartbeat();
   }
 
@@ -438,7 +437,7 @@ export class Primary {
   #heartbeatEveryMs(): number {
     const { nowMs, timing: { heartbeatMs, leaseMs } } = this.#core;
     const isIdle = nowMs - this.#usedMs > IDLE_AFTER_MS;
-    return isIdle ? Math.max(heartbeatMs, Math.min(heartbeatMs * 2, leaseMs / 3)) : heartbeatMs;
+    return isIdle ? Math.max(heartbeatMs, Math.min(heartbeatMs * 3, leaseMs / 2)) : heartbeatMs;
   }
 
   #heartbeat(): void {

@@ -61,9 +61,11 @@ import { fetchBlobFrom, fetchSnapshot, SnapshotSource } from "./snapshot_transfe
 
 const TICK_MS = 50;
 /** Nine backends that nobody uses should not keep a laptop warm. */
-const IDLE_TICK_MS = 100;
+const IDLE_TICK_MS = 300;
 const IDLE_AFTER_MS = 5_000;
 const HOUSEKEEPING_MS = 1_000;
+/** How often the free space is looked at while nothing is written. */
+const IDLE_DISK_CHECK_MS = 5_000;
 const DRAIN_MS = 20_000;
 /** Below this much free space no new writes are taken, so that what is under way can end. */
 const DISK_RESERVE_BYTES = 64 * 1024 * 1024;
@@ -271,6 +273,7 @@ export class Backend {
   #lifeIsKnown = false;
   #diskFull = false;
   #isHanging = false;
+  #diskCheckedMs = -Infinity;
   /** Of checkpoints, from other nodes. */
   readonly #fetches = { begun: 0, underWay: 0 };
   #blobBytes = 0;
@@ -566,6 +569,9 @@ export class Backend {
   }
 
   async #checkDisk(): Promise<void> {
+    const nowMs = this.#context.env.monotonicMs();
+    if (this.#isIdle() && nowMs - this.#diskCheckedMs < IDLE_DISK_CHECK_MS) return;
+    this.#diskCheckedMs = nowMs;
     try {
       const free = await this.#parts.disk.freeBytes(this.#context.dataDir);
       if (free === null) return;

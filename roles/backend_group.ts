@@ -300,7 +300,8 @@ export class GroupShell {
 
   feed(input: Input): void {
     this.#run(input);
-    if (this.#flushScheduled) return;
+    // A tick flushes by itself.
+    if (this.#flushScheduled || input.kind === "tick") return;
     this.#flushScheduled = true;
     // Everything that arrives in this turn shares one write and one message a peer.
     queueMicrotask(() => {
@@ -319,8 +320,10 @@ export class GroupShell {
     }
     const forced = this.#givenUpBy(input);
     if (forced !== null) return this.#options.onDamage(forced);
+    let isQuiet = true;
     try {
       for (const effect of this.#replica.step(this.#env.monotonicMs(), input)) {
+        isQuiet = false;
         this.#perform(effect);
       }
     } catch (error) {
@@ -331,7 +334,8 @@ export class GroupShell {
       return;
     }
     // A request only adds to the log in memory; the flush at the end of its turn settles for all of them.
-    if (input.kind !== "request") this.#settleMemory();
+    if (input.kind === "request" || isQuiet && input.kind === "tick") return;
+    this.#settleMemory();
     const freed = this.#replica.state.takeFreedBlobs();
     if (freed.length === 0) return;
     const lsn = this.#replica.state.appliedLsn, atMs = this.#env.monotonicMs();
