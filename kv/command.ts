@@ -4,13 +4,14 @@
  */
 import {
   CommandHead,
+  isPlainRowOp,
   type RequestStamp,
   type RowOpHead,
   type TxnStep,
   type ValueHead,
 } from "../proto/command.ts";
 import type { Epoch } from "../proto/ids.ts";
-import { isBlobRef } from "./cell_store.ts";
+import { type BlobRef, isBlobRef } from "./cell_store.ts";
 import type { TxnRef } from "./outcome.ts";
 import type { LogRowOp, LogValue } from "./row_op.ts";
 import type { TabletOrder } from "./tablet_policy.ts";
@@ -105,7 +106,8 @@ export function decodeCommand(payload: Uint8Array): Command {
   if (payload.length < 4) throw new RangeError("the command is cut short");
   const byte = (at: number) => payload[at]! << (8 * at);
   const jsonEnd = 4 + ((byte(0) | byte(1) | byte(2) | byte(3)) >>> 0);
-  const head = CommandHead.parse(JSON.parse(decoder.decode(payload.subarray(4, jsonEnd))));
+  const json: unknown = JSON.parse(decoder.decode(payload.subarray(4, jsonEnd)));
+  const head = isPlainRowOp(json) ? json : CommandHead.parse(json);
   switch (head.kind) {
     case "rowOp":
       return { ...head, op: attachValues(head.op, payload.subarray(jsonEnd)) };
@@ -164,26 +166,28 @@ export function attachValues(head: RowOpHead, bytes: Uint8Array): LogRowOp {
   return attachAllValues([head], bytes)[0]!;
 }
 
-/** The same for several operations whose values lie one behind the other. */
+/**
+ * The same for several operations whose values lie one behind the other. The heads become the
+ * operations; whoever parsed them does not use them any more.
+ */
 export function attachAllValues(heads: readonly RowOpHead[], bytes: Uint8Array): LogRowOp[] {
   let offset = 0;
-  const attach = (value: ValueHead): LogValue => {
-    const { size, crc, blob } = value;
-    if (blob !== undefined) return { size, crc, value: { blob } };
+  const attach = (value: ValueHead & { value?: Uint8Array | BlobRef }): void => {
+    const { size, blob } = value;
+    if (blob !== undefined) {
+      value.value = { blob };
+      delete value.blob;
+      return;
+    }
     if (offset + size > bytes.length) throw new RangeError("the values are cut short");
-    const view = bytes.subarray(offset, offset + size);
+    value.value = bytes.subarray(offset, offset + size);
     offset += size;
-    return { size, crc, value: view };
   };
-  return heads.map((head) => ({
-    row: head.row,
-    conditions: head.conditions.map((part) =>
-      part.is === "value" ? { ...part, value: attach(part.value) } : part
-    ),
-    mutations: head.mutations.map((part) =>
-      "value" in part ? { ...part, value: attach(part.value) } : part
-    ),
-  }));
+  for (const { conditions, mutations } of heads) {
+    for (const part of conditions) if (part.is === "value") attach(part.value);
+    for (const part of mutations) if ("value" in part) attach(part.value);
+  }
+  return heads as unknown as LogRowOp[];
 }
 
 /** Valid until the next call. */

@@ -121,3 +121,77 @@ export const CommandHead = z.discriminatedUnion("kind", [
   SettleHead.extend({ kind: z.literal("settle"), stamp: RequestStamp, timeMs: z.int() }),
 ]);
 export type CommandHead = z.infer<typeof CommandHead>;
+
+/**
+ * Whether `value` is exactly what `CommandHead` would make of it, for the most frequent command: one
+ * row, its columns put, deleted or added to. Checked by hand because every write passes through here
+ * on every replica; whatever is not recognised is for the schema to judge.
+ */
+export function isPlainRowOp(value: unknown): value is CommandHead & { kind: "rowOp" } {
+  return hasFields(value, 4) && value.kind === "rowOp" && Number.isSafeInteger(value.timeMs) &&
+    isRequestStamp(value.stamp) && isRowOpHead(value.op);
+}
+
+export function isRequestStamp(value: unknown): value is RequestStamp {
+  if (!hasFields(value, 4)) return false;
+  const { clientId, seq, firstIncomplete, issuedMs } = value;
+  return typeof clientId === "string" && clientId.length >= 8 && clientId.length <= 64 &&
+    isCount(seq) && seq > 0 && isCount(firstIncomplete) && firstIncomplete > 0 &&
+    Number.isSafeInteger(issuedMs);
+}
+
+export function isRowOpHead(value: unknown): value is RowOpHead {
+  if (!hasFields(value, 3)) return false;
+  const { row, conditions, mutations } = value;
+  return isKey(row) && Array.isArray(conditions) && Array.isArray(mutations) &&
+    conditions.length <= 256 && mutations.length >= 1 && mutations.length <= 256 &&
+    conditions.every(isCondition) && mutations.every(isMutation);
+}
+
+function isCondition(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  const part = value as Fields;
+  switch (part.is) {
+    case "absent":
+    case "present":
+      return hasFields(part, 2) && isKey(part.column);
+    case "version":
+      return hasFields(part, 3) && isKey(part.column) && isCount(part.version);
+    case "value":
+      return hasFields(part, 3) && isKey(part.column) && isValueHead(part.value);
+    default:
+      return false;
+  }
+}
+
+function isMutation(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  const part = value as Fields;
+  switch (part.kind) {
+    case "put":
+      return hasFields(part, 3) && isKey(part.column) && isValueHead(part.value);
+    case "delete":
+      return hasFields(part, 2) && isKey(part.column);
+    case "add":
+      return hasFields(part, 3) && isKey(part.column) && Number.isSafeInteger(part.by);
+    default:
+      return false;
+  }
+}
+
+/** Of a value that follows; the name of a file is for the schema to check. */
+const isValueHead = (value: unknown): boolean =>
+  hasFields(value, 2) && isCount(value.size) && isCount(value.crc);
+
+type Fields = Readonly<Record<string, unknown>>;
+
+function hasFields(value: unknown, count: number): value is Fields {
+  return typeof value === "object" && value !== null && !Array.isArray(value) &&
+    Object.keys(value).length === count;
+}
+
+const isKey = (value: unknown): boolean =>
+  typeof value === "string" && value.length >= 1 && value.length <= 1024;
+
+const isCount = (value: unknown): value is number =>
+  Number.isSafeInteger(value) && value as number >= 0;

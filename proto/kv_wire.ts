@@ -1,6 +1,8 @@
 /** client → backend: operations on rows. Values follow the line as raw bytes, in order of mention. */
 import { z } from "zod";
 import {
+  isRequestStamp,
+  isRowOpHead,
   PrepareHead,
   RequestStamp,
   RowOpHead,
@@ -22,6 +24,13 @@ const target = {
 };
 
 export const ApplyRequest = z.object({ ...target, stamp: RequestStamp, op: RowOpHead });
+/** Whether it is exactly what `ApplyRequest` would make of it: see `isPlainRowOp`. */
+export function isPlainApply(body: unknown): boolean {
+  if (typeof body !== "object" || body === null || Object.keys(body).length !== 4) return false;
+  const { gid, hops, stamp, op } = body as Record<string, unknown>;
+  return Number.isSafeInteger(gid) && gid as number > 0 && Number.isSafeInteger(hops) &&
+    hops as number >= 0 && hops as number <= 3 && isRequestStamp(stamp) && isRowOpHead(op);
+}
 export const ApplyReply = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("applied"), version: Version, numbers: z.array(z.number()) }),
   z.object({
@@ -197,7 +206,7 @@ export const ReshapeReply = z.object({
 
 export const kvConversation = {
   /** Answered once the operation is on the disk of every member in sync. */
-  apply: method(ApplyRequest, ApplyReply),
+  apply: method(ApplyRequest, ApplyReply, isPlainApply),
   /** Several rows at once, all or none; `wrong_tablet` unless this group has all of them. */
   multiRow: method(MultiRowRequest, ApplyReply),
   /** Locks rows of one group for a transaction, all or none. */

@@ -19,6 +19,8 @@ import { FrameError } from "./codec.ts";
 export interface Method<Req, Rep> {
   readonly request: z.ZodType<Req>;
   readonly reply: z.ZodType<Rep> | null;
+  /** True only for what `request` would give back as it is; spares frequent requests the schema. */
+  readonly isPlain?: (body: unknown) => boolean;
 }
 
 // deno-lint-ignore no-explicit-any -- a method's types matter only where its name is known
@@ -27,8 +29,9 @@ export type Conversation = Readonly<Record<string, Method<any, any>>>;
 export function method<Req, Rep>(
   request: z.ZodType<Req>,
   reply: z.ZodType<Rep>,
+  isPlain?: (body: unknown) => boolean,
 ): Method<Req, Rep> {
-  return { request, reply };
+  return isPlain === undefined ? { request, reply } : { request, reply, isPlain };
 }
 
 export function oneWay<Req>(request: z.ZodType<Req>): Method<Req, never> {

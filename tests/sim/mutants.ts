@@ -311,7 +311,10 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   "segment-name-not-synced": { breaks: "a new segment's name is not made durable", seed: 7 },
   "torn-tail-kept": {
     breaks: "a torn batch stays in the log, and others are written behind it",
-    seed: 2,
+    test: {
+      file: "kv/disk/wal_recovery_test.ts",
+      name: "recovery drops a tail torn at any byte, appends behind it and recovers again",
+    },
   },
   "corruption-is-torn-tail": {
     breaks: "damage in the middle of the log is cut off with all behind",
