@@ -81,6 +81,21 @@ Deno.test("Replica.canReadAt() needs a promise of everybody who could be elected
   assert(released.some((effect) => effect.kind === "readable" && effect.readId === 1));
 });
 
+Deno.test("Replica.canReadAt() needs the promises of members that left but could still be elected", () => {
+  const bench = primary();
+  const [self, ...left] = config().inSync;
+  const alone = config({ epoch: epoch(2), inSync: [self!], eligible: left });
+  bench.step({ kind: "config", config: alone, learners: [] });
+  bench.sync();
+  assert(bench.replica.canReadAt(bench.nowMs), "their promises still last");
+  bench.nowMs += TIMING.leaseMs + 1;
+  assert(!bench.replica.canReadAt(bench.nowMs));
+  bench.promise(1);
+  assert(!bench.replica.canReadAt(bench.nowMs), "member 2 may be elected by now");
+  bench.promise(2);
+  assert(bench.replica.canReadAt(bench.nowMs));
+});
+
 Deno.test("Replica.step() takes no writes while fewer than the minimum are in sync, and says why", () => {
   const bench = primary();
   const only = config({ epoch: epoch(2), inSync: config().inSync.slice(0, 1) });
