@@ -23,6 +23,8 @@ import type { LogEntry } from "./replica_log.ts";
 
 const SUSPECT_EVERY_MS = 500;
 const FRESHNESS_KEPT = 16;
+/** Whoever watches our disk says several times within this that it still hangs. */
+const HANGING_FOR_MS = 300;
 
 export class Follower {
   readonly #core: ReplicaCore;
@@ -38,6 +40,8 @@ export class Follower {
   /** A promise waits until the epoch that it is given in is on our disk. */
   #heldPromise: HeartbeatAck | null = null;
   #fetchingSnapshot = false;
+  /** When we were last told that our own disk hangs. */
+  #diskHungMs = -Infinity;
   /** Our state, once it reaches `lsn`, has whatever was acknowledged before `atMs` on our clock. */
   #freshness: { lsn: Lsn; atMs: number }[] = [];
   #freshMs = -Infinity;
@@ -81,6 +85,11 @@ export class Follower {
     this.#ackDue = false;
     this.#verifiedLsn = toLsn(0);
     this.#primaryCommitLsn = toLsn(0);
+  }
+
+  /** Said again as long as it lasts. */
+  diskHangs(): void {
+    this.#diskHungMs = this.#core.nowMs;
   }
 
   heardPrimary(): void {
@@ -167,7 +176,9 @@ export class Follower {
     this.#compareHash(message.check);
     const { sentMs, beat } = message, stampMs = core.nowMs;
     const head = core.head(message.inc);
-    this.#heldPromise = { kind: "heartbeatAck", ...head, sentMs, beat, stampMs };
+    const isHanging = core.nowMs - this.#diskHungMs < HANGING_FOR_MS;
+    const hanging = isHanging ? { hanging: true } : {};
+    this.#heldPromise = { kind: "heartbeatAck", ...head, sentMs, beat, stampMs, ...hanging };
     if (core.durableEpoch >= core.epoch) this.#releasePromise();
   }
 

@@ -17,6 +17,8 @@ const NEARLY_CAUGHT_UP = 64;
 const PROPOSE_EVERY_MS = 500;
 /** A member that answers heartbeats but whose disk makes no progress for this many ack timeouts. */
 const STALL_FACTOR = 4;
+/** A disk that hung may hang again; commits should not wait for it each time, nor it come and go. */
+const AFTER_HANGING_MS = 10_000;
 const HAND_OVER_PATIENCE_MS = 2_000;
 
 interface Proposal {
@@ -46,6 +48,8 @@ export class Membership {
   #handOverTo: Member | null = null;
   #handOverUntilMs = -Infinity;
   #relinquished = false;
+  /** When a node last said that its disk hangs, member or not. */
+  readonly #diskHungMs = new Map<NodeId, number>();
 
   constructor(options: MembershipOptions) {
     this.#core = options.core;
@@ -129,6 +133,16 @@ export class Membership {
 
   // -------------------------------------------------------------------------- who is gone
 
+  /** It says that its disk hangs. */
+  onHanging(peer: PeerProgress): void {
+    this.#diskHungMs.set(peer.member.node, this.#core.nowMs);
+    this.maybeRemove(peer);
+  }
+
+  #hungAgoMs({ member: { node } }: PeerProgress): number {
+    return this.#core.nowMs - (this.#diskHungMs.get(node) ?? -Infinity);
+  }
+
   /** Takes out a member that is silent, stuck, or has forgotten what it had acknowledged. */
   maybeRemove(peer: PeerProgress): void {
     const { nowMs, timing: { ackTimeoutMs, graceMs } } = this.#core;
@@ -147,7 +161,9 @@ export class Membership {
     const patient = inSync.length - 1 < minInSync && peer.heardMs !== -Infinity;
     const limitMs = patient ? Math.max(ackTimeoutMs, graceMs) : ackTimeoutMs;
     const stalled = peer.hasInFlight && stalledMs > ackTimeoutMs * STALL_FACTOR;
-    if (silentMs > limitMs || stalled || peer.forgot) {
+    // What it says of its own disk is surer than our impatience; but without it nothing could commit.
+    const hangs = !patient && peer.hasInFlight && this.#hungAgoMs(peer) < ackTimeoutMs;
+    if (silentMs > limitMs || stalled || hangs || peer.forgot) {
       this.#propose({ kind: "remove", member: peer.member });
     }
   }
@@ -165,6 +181,7 @@ export class Membership {
     if (behind && core.nowMs - peer.progressMs > ackTimeoutMs) return;
     if (core.nowMs < core.promisedUntilMs(config)) return;
     const below = config.inSync.length < config.minInSync;
+    if (!below && this.#hungAgoMs(peer) < AFTER_HANGING_MS) return;
     const startDone = below || core.commitLsn >= this.#epochStartLsn;
     if (!startDone || peer.matchLsn < this.#epochStartLsn) return;
     if (peer.matchLsn + NEARLY_CAUGHT_UP < core.log.lastLsn) return;

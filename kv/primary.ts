@@ -489,6 +489,7 @@ export class Primary {
         if (untilMs > peer.leaseUntilMs) peer.leaseUntilMs = untilMs;
         peer.answeredBeat = Math.max(peer.answeredBeat, message.beat);
         peer.stampMs = Math.max(peer.stampMs ?? -Infinity, message.stampMs);
+        if (message.hanging === true) this.#membership.onHanging(peer);
         this.#replicate(peer);
         return this.#releaseReads();
       }

@@ -115,7 +115,7 @@ export class Replica {
       case "handOver":
         return primary?.onHandOver(input.to);
       case "stepAside":
-        return primary?.stepAside();
+        return primary !== null ? primary.stepAside() : this.#follower.diskHangs();
       case "clockDoubted":
         return primary?.doubtClock();
       case "logRead":

@@ -134,6 +134,8 @@ export const HeartbeatAck = z.object({
   beat: z.int().nonnegative(),
   /** The sender's monotonic clock. */
   stampMs: z.number(),
+  /** A write or sync of the sender's log has been under way for longer than any should take. */
+  hanging: z.boolean().optional(),
 });
 export type HeartbeatAck = z.infer<typeof HeartbeatAck>;
 

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { eventually } from "../eventually.ts";
-import { allHealthy, primaryOf, replicasEqual } from "./cluster_calls.ts";
+import { allHealthy, primaryOf, replicasEqual, tabletOf } from "./cluster_calls.ts";
 import { quarantineReasons } from "./damage.ts";
 import { startCluster, type TestCluster } from "./harness.ts";
 import { Workload } from "./workload.ts";
@@ -70,6 +70,33 @@ Deno.test({
     const reasons = await quarantineReasons(join(cluster.dir, "backend-1"));
     assert.equal(reasons.length, 1, "one failure, never tried again");
     assert.match(reasons[0]!, /disk failed|no longer/i);
+  },
+});
+
+Deno.test({
+  name: "a secondary whose syncs hang says so and is taken out, and writers go on without it",
+  ...withStrace,
+  fn: async () => {
+    await using cluster = await startCluster({ config: CONFIG });
+    const workload = new Workload(cluster.kv, { rows: ["lamp"], writers: 3 });
+    await workload.progress(100);
+    const primary = await primaryOf(cluster, "lamp");
+    const node = primary === "backend/2" ? "backend/0" : "backend/2";
+    const isSecondary = async () =>
+      (await tabletOf(cluster, "lamp")).secondaries.some((id) => `backend/${id}` === node);
+    {
+      await using _hanging = await inject(cluster, node, "delay_enter=6000000");
+      await eventually(async () => !await isSecondary(), "it to be taken out", {
+        withinMs: 30_000,
+      });
+      await workload.progress(100);
+    }
+    await eventually(isSecondary, "it to be put in again", { withinMs: 60_000, everyMs: 100 });
+    await allHealthy(cluster);
+    await workload.stop();
+    await replicasEqual(cluster);
+    await workload.check();
+    console.log(`longest gap ${Math.round(workload.longestGapMs)} ms`);
   },
 });
 

@@ -479,6 +479,83 @@ Deno.test("a primary whose disk hangs gives its office to the member with the lo
   assert.deepEqual(bench.step({ kind: "stepAside" }), [], "it is asked for once");
 });
 
+Deno.test("a member that says that its disk hangs is taken out at once, if enough are left, and not put in again soon", () => {
+  const bench = primary();
+  const [self, one, two] = config().inSync as [Member, Member, Member];
+  const proposals = () =>
+    bench.effects.flatMap((effect) => effect.kind === "propose" ? [effect.change.kind] : []);
+  bench.promise(2, { hanging: true });
+  assert.deepEqual(proposals(), [], "nobody waits for it");
+  bench.put("x");
+  bench.sync();
+  bench.ack(1, 2);
+  bench.promise(2, { hanging: true });
+  assert.deepEqual(proposals(), ["remove"]);
+  assert.deepEqual(lastProposal(bench).change, { kind: "remove", member: two });
+  const next = config({ epoch: epoch(2), inSync: [self, one] });
+  bench.step({ kind: "config", config: next, learners: [two] });
+  bench.sync();
+  bench.meet(2);
+  const pass = (ms: number) => {
+    for (let passed = 0; passed < ms; passed += 50) {
+      bench.nowMs += 50;
+      for (const peer of [1, 2]) bench.promise(peer);
+      for (const peer of [1, 2]) bench.ack(peer, 2);
+      bench.step({ kind: "tick" });
+    }
+  };
+  pass(5_000);
+  assert.deepEqual(proposals(), ["remove"], "it may hang again");
+  pass(6_000);
+  assert.equal(proposals()[1], "add");
+});
+
+Deno.test("a member whose disk hangs stays while too few would be left to write", () => {
+  const bench = primary();
+  const inSync = config().inSync.slice(0, 2);
+  bench.step({ kind: "config", config: config({ epoch: epoch(2), inSync }), learners: [] });
+  bench.put("x");
+  bench.sync();
+  bench.promise(1, { hanging: true });
+  assert(!bench.effects.some((effect) => effect.kind === "propose"));
+});
+
+Deno.test("a follower tells with its promises that its disk hangs, as long as it does", () => {
+  const bench = new Bench(1);
+  bench.step({ kind: "config", config: config(), learners: null });
+  bench.sync();
+  const heartbeat = () => {
+    const { epoch, reign, primary: { node: from, store, inc } } = config();
+    const head = {
+      gid: config().gid,
+      from,
+      store,
+      inc,
+      toInc: bench.replica.self.inc,
+      epoch,
+      reign,
+    };
+    const message = {
+      kind: "heartbeat" as const,
+      ...head,
+      sentMs: 0,
+      beat: 1,
+      commitLsn: lsn(0),
+      echoMs: null,
+      check: null,
+    };
+    const sent = bench.step({ kind: "message", message, entries: [] }).flatMap((effect) =>
+      effect.kind === "send" && effect.message.kind === "heartbeatAck" ? [effect.message] : []
+    );
+    return sent[0]!.hanging;
+  };
+  assert.equal(heartbeat(), undefined);
+  bench.step({ kind: "stepAside" });
+  assert.equal(heartbeat(), true);
+  bench.nowMs += 400;
+  assert.equal(heartbeat(), undefined);
+});
+
 Deno.test("followers hear of a commit with the next tick when no append carries it", () => {
   const bench = primary();
   for (const peer of [1, 2]) bench.promise(peer);
