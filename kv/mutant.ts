@@ -95,6 +95,9 @@ export type MutantName =
   | "large-value-not-awaited"
   | "snapshot-without-completions"
   | "unknown-change-is-refused"
+  // Damage that heals.
+  | "scrub-finds-nothing"
+  | "rebuilt-under-old-name"
   // No bug: the simulator's machines do not keep what leases rely on.
   | "clocks-beyond-bound";
 

@@ -12,7 +12,12 @@ import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { Ballast } from "../kv/disk/ballast.ts";
 import { BlobStore } from "../kv/disk/blob_store.ts";
 import { type Disk, DiskFailedError, RealDisk } from "../kv/disk/disk.ts";
-import { type DataFolder, markSuspect, openDataFolder } from "../kv/disk/identity.ts";
+import {
+  type DataFolder,
+  markSuspect,
+  openDataFolder,
+  type StoreFolder,
+} from "../kv/disk/identity.ts";
 import { type CleanCells, NodeMemory } from "../kv/node_memory.ts";
 import { UndoBudget } from "../kv/snapshots.ts";
 import { CacheBudget, CheckpointWriter, SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
@@ -175,7 +180,7 @@ export interface BackendParts {
   readonly metrics: Metrics;
   readonly peers: PeerLinks;
   /** Where damage is survived; absent: it ends the process. */
-  readonly folder?: DataFolder;
+  readonly folder?: StoreFolder;
   readonly openStore: (gid: GroupId) => CheckpointedStore;
   /** What the stores keep in memory and can read again. */
   readonly cache?: CleanCells;

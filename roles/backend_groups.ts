@@ -9,10 +9,11 @@
  */
 import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { isDiskFull } from "../kv/disk/disk.ts";
-import type { DataFolder } from "../kv/disk/identity.ts";
+import type { StoreFolder } from "../kv/disk/identity.ts";
 import type { Wal } from "../kv/disk/wal.ts";
 import type { Env } from "../kv/env.ts";
 import { CorruptionError } from "../kv/errors.ts";
+import { mutated } from "../kv/mutant.ts";
 import type { Self } from "../kv/replica.ts";
 import type { GroupReport } from "../proto/control.ts";
 import { epoch, type GroupId, type Lsn, lsn, type StoreId } from "../proto/ids.ts";
@@ -23,7 +24,7 @@ import type { CopySafety } from "./copy_safety.ts";
 
 export interface BackendGroupsOptions {
   /** Null where damage is not survived. */
-  readonly folder: DataFolder | null;
+  readonly folder: StoreFolder | null;
   readonly self: Self;
   readonly wal: Wal;
   readonly env: Env;
@@ -150,6 +151,7 @@ export class BackendGroups {
   }
 
   #copyOf(gid: GroupId): StoreId {
+    if (mutated("rebuilt-under-old-name")) return this.#options.self.store;
     return this.#options.folder?.copyOf(gid) ?? this.#options.self.store;
   }
 

@@ -118,6 +118,12 @@ export async function openDataFolder(options: OpenDataFolderOptions): Promise<Da
   }
 }
 
+/** What an open backend needs of its folder; the simulator has one of its own. */
+export type StoreFolder = Pick<
+  DataFolder,
+  "identity" | "copyOf" | "noteLog" | "giveUpCopy" | "isConfirmed" | "confirm"
+>;
+
 /** A locked folder, until it is closed. */
 export class DataFolder {
   readonly dir: string;

@@ -84,6 +84,7 @@ const WRITABLE_WITHIN_MS = 10_000;
 const EQUAL_WITHIN_MS = 30_000;
 /** So long after that no row is locked any more: what the sweepers take, with clocks that are wrong. */
 const SETTLED_WITHIN_MS = 80_000;
+const SCRUB_ROUNDS = 3;
 const GENERATION_MS = 6_000;
 /** A clock that is so much too fast or too slow makes a lease longer than the promise behind it. */
 const BEYOND_BOUND = 0.4;
@@ -99,8 +100,8 @@ export class ClusterSim {
   readonly metadata: SimMetadata;
   readonly nodes: readonly SimNode[];
   readonly plans: readonly GroupPlan[];
-  /** Stores whose disk is gone for good, or damaged: nothing can be asked of them. */
-  readonly lostStores = new Set<string>();
+  /** Replicas whose disk is gone for good, or damaged, by group: nothing can be asked of them. */
+  readonly #lost = new Set<string>();
   readonly counts: Record<string, number> = {};
   coordinator: SimProcess | null = null;
   /** Null where nobody splits and merges by hand. */
@@ -262,6 +263,8 @@ export class ClusterSim {
     this.#proveWritable(quietMs);
     await this.#runUntil(quietMs + EQUAL_WITHIN_MS, () => this.#finished && this.#allEqual());
     if (this.#violation !== null) return;
+    await this.#healDamage();
+    if (this.#violation !== null) return;
     await this.#settleTransactions();
     if (this.#violation !== null) return;
     await this.#repeatOldRequests();
@@ -303,6 +306,29 @@ export class ClusterSim {
       this.#scanner?.stop();
       this.#finished = true;
     });
+  }
+
+  /**
+   * Whoever still has damage finds it, when told to read everything again, and begins anew. What was
+   * rewritten meanwhile is whole by itself.
+   */
+  async #healDamage(): Promise<void> {
+    if (this.swarm.strength["cell-damage"] === 0) return;
+    const isWhole = () =>
+      this.plans.every(({ id }) =>
+        this.nodes.every((node) => !node.checkpoints.isDamaged(groupId(id)))
+      );
+    for (let round = 0; round < SCRUB_ROUNDS && !isWhole(); round++) {
+      for (const { id } of this.nodes) {
+        this.#links.of("backend", id).call(backendConversation, "scrub", { start: true })
+          .catch(() => {});
+      }
+      const untilMs = this.time.nowMs + EQUAL_WITHIN_MS / SCRUB_ROUNDS;
+      await this.#runUntil(untilMs, () => isWhole() && this.#allEqual());
+      if (this.#violation !== null) return;
+    }
+    if (!isWhole()) this.violate(new SimViolation("S5: damage is not found, or not healed"));
+    await this.#runUntil(this.time.nowMs + EQUAL_WITHIN_MS, () => this.#allEqual());
   }
 
   /** No row stays locked, whoever died; then what transactions showed is judged. */
@@ -413,11 +439,9 @@ export class ClusterSim {
       process.env.fatal(error);
     }
     node.backend = backend;
-    if (node.isDamaged) {
-      // What was flipped mattered to nobody; S1 is looked at anew.
-      node.isDamaged = false;
-      this.lostStores.delete(node.store);
-    }
+    // What was flipped mattered to nobody; S1 is looked at anew.
+    node.isDamaged = false;
+    this.countHealed();
     this.#checkRecovered(node, backend);
     this.net.listen(process, backend.services);
     backend.start();
@@ -442,6 +466,7 @@ export class ClusterSim {
     const takeTime = () => node.takeTime();
     return {
       disk: node.disk,
+      ...(this.swarm.strength["cell-damage"] > 0 ? { folder: node.folder } : {}),
       log: { segmentBytes, keepBytes },
       metrics: new Metrics(NO_READINGS),
       peers: this.net.links(process, COORDINATOR),
@@ -468,6 +493,8 @@ export class ClusterSim {
     const { lsn, token } = opened.body;
     const copy = this.nodes[from]!.checkpoints.copyOf(gid, toLsn(lsn));
     if (copy === undefined) throw new Error("the checkpoint is no longer kept");
+    // As `SqliteCellStore.install`, which checks what it puts in place.
+    if (copy.damaged !== undefined) throw new Error("the checkpoint that was fetched is damaged");
     await env.sleep(20 + env.random() * 300);
     peer.call(transferConversation, "close", { token }).catch(() => {});
     for (const blob of blobsIn(copy)) {
@@ -480,6 +507,27 @@ export class ClusterSim {
       return Promise.resolve(openStore());
     });
     this.count("snapshots");
+  }
+
+  /** What the node holds may be gone, all of it or that of one group. */
+  lose(node: SimNode, gids = this.plans.map(({ id }) => groupId(id))): void {
+    for (const gid of gids) this.#lost.add(`${gid} ${node.folder.copyOf(gid)}`);
+  }
+
+  isLost(gid: GroupId, store: string): boolean {
+    return this.#lost.has(`${gid} ${store}`);
+  }
+
+  /** A replica that takes part, and was damaged where all has been written anew since, is whole. */
+  countHealed(): void {
+    for (const node of this.nodes) {
+      if (node.isDamaged) continue;
+      for (const gid of node.backend?.groups.keys() ?? []) {
+        if (!node.checkpoints.isDamaged(gid)) {
+          this.#lost.delete(`${gid} ${node.folder.copyOf(gid)}`);
+        }
+      }
+    }
   }
 
   /** Kills the process, or takes the power of its machine. */
@@ -628,6 +676,7 @@ export class ClusterSim {
       shape: {
         ...this.swarm.shape,
         largeValues: this.swarm.strength["large-values"] > 0,
+        mayBeDamaged: this.swarm.strength["cell-damage"] > 0,
         mediumValues: this.swarm.shape.memoryBytes < AMPLE_MEMORY_BYTES,
       },
       rows: () => this.#rows(),
@@ -671,6 +720,7 @@ export class ClusterSim {
       groups: this.plans,
       rows: () => this.#rows(),
       oracle: (gid) => this.oracle(gid),
+      mayBeDamaged: this.swarm.strength["cell-damage"] > 0,
       onScan: (how) => this.count(how),
       onViolation: (error) => this.violate(error),
     });
@@ -799,7 +849,10 @@ export class ClusterSim {
       if (kind === "prepare" || kind === "settle") this.#nemesis?.onTransactionStep(node);
     }
     seen.lsn = commitLsn;
-    if (group.problem !== null) throw new SimViolation(`A7: ${node.name}: ${group.problem}`);
+    // Nobody may be there to heal from for a while.
+    if (group.problem !== null && !this.isLost(gid, group.copy)) {
+      throw new SimViolation(`A7: ${node.name}: ${group.problem}`);
+    }
   }
 
   /** Whoever could be elected has everything that was committed, on disk. */
@@ -810,8 +863,8 @@ export class ClusterSim {
     for (const members of [config.inSync, config.eligible]) {
       for (const { node: id, store } of members) {
         const node = this.nodes[id]!;
-        const durable = node.store === store ? node.durable.get(gid) ?? 0 : 0;
-        if (durable >= committed || this.lostStores.has(store)) continue;
+        const durable = node.folder.copyOf(gid) === store ? node.durable.get(gid) ?? 0 : 0;
+        if (durable >= committed || this.isLost(gid, store)) continue;
         throw new SimViolation(
           `S1: ${node.name} could be elected in group ${gid} at epoch ${config.epoch}, but has ` +
             `only ${durable} of ${committed} committed entries on disk`,
@@ -828,7 +881,7 @@ export class ClusterSim {
       node.durable.set(gid, replica.progress.durableLsn);
       const config = this.metadata.record(gid);
       const electable = [...config?.inSync ?? [], ...config?.eligible ?? []]
-        .some((member) => member.store === node.store);
+        .some((member) => member.store === node.folder.copyOf(gid));
       if (!electable || this.metadata.isRolledBack) continue;
       const { history } = replica;
       for (const [i, { epoch, firstLsn }] of history.entries()) {
@@ -870,6 +923,9 @@ export class ClusterSim {
         const node = this.nodes[member]!;
         oracle.checkReplica(node.backend!.groups.get(groupId(id))!.replica.state, node.name);
       }
+    }
+    for (const node of this.nodes) {
+      this.count("rebuilt", Object.keys(node.folder.identity.rebuilds).length);
     }
     this.#transactionOracle.checkEnd();
     this.count("transactions", this.#transactionOracle.committedCount);

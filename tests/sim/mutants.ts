@@ -381,6 +381,11 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a refused addition counts until its epoch is over: a copy of it may still be granted",
     },
   },
+  "scrub-finds-nothing": { breaks: "a damaged cell that nobody reads stays damaged", seed: 20 },
+  "rebuilt-under-old-name": {
+    breaks: "a replica that begins anew poses as the one that was damaged",
+    seed: 8,
+  },
   "clocks-beyond-bound": {
     breaks: "clocks go wrong by more than the bound that leases are made for",
     seed: 59,

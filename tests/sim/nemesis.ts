@@ -3,6 +3,7 @@
  * towards those who matter, which is mostly the primary. `stop` undoes all of it.
  */
 import type { GroupConfig } from "../../proto/replication.ts";
+import { groupId } from "../../proto/ids.ts";
 import type { ClusterSim } from "./cluster_sim.ts";
 import type { SeededRandom } from "./seeded_random.ts";
 import type { SimNode } from "./sim_node.ts";
@@ -34,6 +35,7 @@ const EVERY_MS: Partial<Record<Fault, number>> = {
   "hand-over": 1_500,
   "drain": 6_000,
   "reshape": 500,
+  "cell-damage": 2_000,
 };
 const ROLL_BACK_MS = 3_000;
 
@@ -170,6 +172,8 @@ export class Nemesis {
       }
       case "drain":
         return this.#sim.drain(this.#victim(random, nodes));
+      case "cell-damage":
+        return this.#damageCell(random.pick(nodes), random);
       case "reshape":
         return this.#sim.operator?.reshape(random);
     }
@@ -387,15 +391,26 @@ export class Nemesis {
     this.#sim.crash(node, { powerLoss: false, downMs: 100 + random.next() * 2_000 });
     node.disk.flipBits(at.path, at.offset, 1 << random.integer(8));
     node.isDamaged = true;
-    this.#sim.lostStores.add(node.store);
+    this.#sim.lose(node);
     this.#sim.count("bitFlips");
     this.#sim.note(`${node.name} has a flipped bit in ${at.path} at ${at.offset}`);
+  }
+
+  /** In a checkpoint, where nobody may look for a long time. */
+  #damageCell(node: SimNode, random: SeededRandom): void {
+    if (node.isDamaged || !this.#canLose(node)) return;
+    const { id } = random.pick(this.#sim.plans), gid = groupId(id);
+    const cell = node.checkpoints.damageCell(gid, random);
+    if (cell === null) return;
+    this.#sim.lose(node, [gid]);
+    this.#sim.count("damagedCells");
+    this.#sim.note(`${node.name} has a damaged cell "${cell.row}" "${cell.column}" in group ${id}`);
   }
 
   #loseDisk(node: SimNode, random: SeededRandom): void {
     if (!node.isUp || node.isDamaged || !this.#canLose(node)) return;
     this.#sim.crash(node, { powerLoss: true, downMs: 100 + random.next() * 2_000 });
-    this.#sim.lostStores.add(node.store);
+    this.#sim.lose(node);
     node.replaceDisk();
     this.#sim.count("lostDisks");
     this.#sim.note(`${node.name} has an empty disk, ${node.store}`);
@@ -405,11 +420,12 @@ export class Nemesis {
   #canLose(node: SimNode): boolean {
     const { shape } = this.#sim.swarm;
     if (shape.minInSync < 2) return false;
+    this.#sim.countHealed();
     return this.#sim.plans.every(({ id }) => {
       const config = this.#sim.recordOf(id);
       if (config === undefined) return false;
       const electable = [...config.inSync, ...config.eligible];
-      if (electable.some(({ store }) => this.#sim.lostStores.has(store))) return false;
+      if (electable.some(({ store }) => this.#sim.isLost(config.gid, store))) return false;
       return electable.some((member) => member.node !== node.id);
     });
   }

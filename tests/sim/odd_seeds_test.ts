@@ -19,6 +19,7 @@ Deno.test("sim: a cluster keeps all its promises under whatever happens to it, o
     scansTooOld: 2,
     copiesAnswered: 200,
     copiesRefused: 400,
+    rebuilt: 5,
   };
   for (const [what, count] of Object.entries(least)) {
     assert((totals[what] ?? 0) >= count, `only ${totals[what]} of ${what}`);

@@ -2,15 +2,18 @@
  * The checkpoints of one simulated node: cells in memory, made durable all at once.
  *
  * SQLite is not simulated. What the store relies on, that a checkpoint is one transaction, is what
- * this models: a crash while one is written leaves the old state or the new, never a mixture.
+ * this models: a crash while one is written leaves the old state or the new, never a mixture. Single
+ * cells of what is saved can be damaged. Whoever reads one is told, until it is written anew.
  */
 import {
   type CellRange,
   type CheckpointedStore,
   isBlobRef,
   type StoredCell,
+  type VerifiedCell,
 } from "../../kv/cell_store.ts";
 import { diskFull } from "../../kv/disk/disk.ts";
+import { CorruptionError } from "../../kv/errors.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
 import { type GroupId, type Lsn, lsn as toLsn } from "../../proto/ids.ts";
 import type { SeededRandom } from "./seeded_random.ts";
@@ -20,7 +23,11 @@ interface Checkpoint {
   /** JSON, as it would lie in the file. */
   readonly meta: string;
   readonly cells: readonly StoredCell[];
+  /** Cells that fail their checksums, as `keyOf` has them. */
+  readonly damaged?: ReadonlySet<string>;
 }
+
+const keyOf = (row: string, column: string) => `${row}\0${column}`;
 
 export class SimCheckpoints {
   readonly #saved = new Map<GroupId, Checkpoint>();
@@ -49,12 +56,41 @@ export class SimCheckpoints {
     return this.#saved.get(gid);
   }
 
-  async save(gid: GroupId, checkpoint: Checkpoint, takeTime: () => Promise<void>): Promise<void> {
-    this.#pending.set(gid, checkpoint);
+  /** Damages one cell of what is saved, wherever it is; null when there is none. */
+  damageCell(gid: GroupId, random: SeededRandom): StoredCell | null {
+    const saved = this.#saved.get(gid);
+    if (saved === undefined || saved.cells.length === 0) return null;
+    const cell = random.pick(saved.cells);
+    const damaged = new Set([...saved.damaged ?? [], keyOf(cell.row, cell.column)]);
+    this.#saved.set(gid, { ...saved, damaged });
+    return cell;
+  }
+
+  isDamaged(gid: GroupId): boolean {
+    return (this.#saved.get(gid)?.damaged?.size ?? 0) > 0;
+  }
+
+  /** The group's file is moved aside. */
+  remove(gid: GroupId): void {
+    this.#saved.delete(gid);
+    this.#pending.delete(gid);
+  }
+
+  /** `rewritten` are the cells that were not in the file as they are now; the others stay as they lie. */
+  async save(
+    gid: GroupId,
+    written: Checkpoint,
+    { rewritten, takeTime }: { rewritten: ReadonlySet<string>; takeTime: () => Promise<void> },
+  ): Promise<void> {
+    const withDamage = () => {
+      const damaged = [...this.#saved.get(gid)?.damaged ?? []].filter((key) => !rewritten.has(key));
+      return damaged.length === 0 ? written : { ...written, damaged: new Set(damaged) };
+    };
+    this.#pending.set(gid, withDamage());
     await takeTime();
     this.#pending.delete(gid);
     if (this.isFull) throw diskFull(`groups/${gid}.db`);
-    this.#saved.set(gid, checkpoint);
+    this.#saved.set(gid, withDamage());
   }
 
   copy(gid: GroupId): { lsn: Lsn; path: string } {
@@ -90,6 +126,10 @@ class SimCellStore implements CheckpointedStore {
   readonly #checkpoints: SimCheckpoints;
   readonly #gid: GroupId;
   readonly #takeTime: () => Promise<void>;
+  /** Changed since the last checkpoint began: these are read from memory. */
+  #rewritten = new Set<string>();
+  /** What a checkpoint under way writes; until it is there they are read from memory as well. */
+  #flushing: ReadonlySet<string> = new Set();
   checkpointLsn: Lsn;
   meta: Record<string, unknown>;
   dirtyBytes = 0;
@@ -107,21 +147,34 @@ class SimCellStore implements CheckpointedStore {
 
   get(row: string, column: string): StoredCell | undefined {
     this.#assertOpen();
+    this.#checkSum(row, column);
     return this.#cells.get(row, column);
   }
 
-  range(range: CellRange): Iterable<StoredCell> {
+  *range(range: CellRange): Iterable<StoredCell> {
     this.#assertOpen();
-    return this.#cells.range(range);
+    for (const cell of this.#cells.range(range)) {
+      this.#checkSum(cell.row, cell.column);
+      yield cell;
+    }
+  }
+
+  *verify(): Iterable<VerifiedCell> {
+    const saved = this.#checkpoints.saved(this.#gid);
+    for (const { row, column, size } of saved?.cells ?? []) {
+      yield { row, column, damaged: saved!.damaged?.has(keyOf(row, column)) ?? false, bytes: size };
+    }
   }
 
   put(cell: StoredCell): void {
     this.dirtyBytes += 100 + (isBlobRef(cell.value) ? 0 : cell.size);
+    this.#rewritten.add(keyOf(cell.row, cell.column));
     this.#cells.put(cell);
   }
 
   delete(row: string, column: string): void {
     this.dirtyBytes += 100;
+    this.#rewritten.add(keyOf(row, column));
     this.#cells.delete(row, column);
   }
 
@@ -129,7 +182,17 @@ class SimCellStore implements CheckpointedStore {
     this.#assertOpen();
     const metaText = JSON.stringify(meta), dirtyBytes = this.dirtyBytes;
     const checkpoint = { lsn, meta: metaText, cells: [...this.#cells.range({})] };
-    await this.#checkpoints.save(this.#gid, checkpoint, this.#takeTime);
+    const rewritten = this.#rewritten, takeTime = this.#takeTime;
+    this.#rewritten = new Set();
+    this.#flushing = rewritten;
+    try {
+      await this.#checkpoints.save(this.#gid, checkpoint, { rewritten, takeTime });
+    } catch (error) {
+      for (const key of rewritten) this.#rewritten.add(key);
+      throw error;
+    } finally {
+      this.#flushing = new Set();
+    }
     this.checkpointLsn = lsn;
     this.meta = JSON.parse(metaText);
     this.dirtyBytes -= dirtyBytes;
@@ -154,6 +217,16 @@ class SimCellStore implements CheckpointedStore {
 
   close(): void {
     this.#isClosed = true;
+  }
+
+  /** What is in memory since it was changed does not come from the file. */
+  #checkSum(row: string, column: string): void {
+    const damaged = this.#checkpoints.saved(this.#gid)?.damaged;
+    if (damaged === undefined) return;
+    const key = keyOf(row, column);
+    if (!damaged.has(key) || this.#rewritten.has(key) || this.#flushing.has(key)) return;
+    const path = `groups/${this.#gid}.db`;
+    throw new CorruptionError(`Cell "${row}" "${column}" fails its checksum`, path, 0);
   }
 
   #assertOpen(): void {

@@ -27,6 +27,8 @@ export interface WorkloadShape {
   readonly deadlineMs: number;
   /** Values above 64 KiB now and then. */
   readonly largeValues: boolean;
+  /** A damaged cell is said to be damaged while nobody is there to heal it from. */
+  readonly mayBeDamaged: boolean;
   /** Values of some kilobytes now and then. */
   readonly mediumValues: boolean;
 }
@@ -223,7 +225,7 @@ export class SimClient {
       onAnswer("read");
       return cell?.version ?? 0;
     } catch (error) {
-      if (error instanceof KvError && error.code !== "corrupted") return null;
+      if (error instanceof KvError && this.#mayHappen(error)) return null;
       throw error;
     }
   }
@@ -254,8 +256,12 @@ export class SimClient {
       }
       onAnswer("read");
     } catch (error) {
-      if (!(error instanceof KvError) || error.code === "corrupted") throw error;
+      if (!(error instanceof KvError) || !this.#mayHappen(error)) throw error;
     }
+  }
+
+  #mayHappen({ code }: KvError): boolean {
+    return code !== "corrupted" || this.#options.shape.mayBeDamaged;
   }
 }
 

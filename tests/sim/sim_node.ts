@@ -4,6 +4,7 @@ import { type GroupId, type NodeId, nodeId } from "../../proto/ids.ts";
 import type { Backend } from "../../roles/backend.ts";
 import type { SeededRandom } from "./seeded_random.ts";
 import { SimCheckpoints } from "./sim_checkpoints.ts";
+import { SimFolder } from "./sim_folder.ts";
 import type { SimClock, SimProcess } from "./sim_process.ts";
 
 const LOG_DIR = "data/wal";
@@ -17,6 +18,7 @@ export class SimNode {
   readonly #random: SeededRandom;
   disk: SimDisk;
   checkpoints = new SimCheckpoints();
+  folder = new SimFolder(this);
   /** The store on this disk; a replaced disk is another store. */
   store: string;
   #diskCount = 1;
@@ -60,6 +62,7 @@ export class SimNode {
     this.boots = 0;
     this.disk = this.#newDisk();
     this.checkpoints = new SimCheckpoints();
+    this.folder = new SimFolder(this);
     this.durable.clear();
     this.isDamaged = false;
     this.hasSyncError = false;

@@ -23,6 +23,8 @@ export interface SimScannerOptions {
   readonly groups: readonly (KeyRange & { readonly id: number })[];
   readonly rows: () => readonly SimRow[];
   readonly oracle: (gid: number) => GroupOracle;
+  /** See `WorkloadShape`. */
+  readonly mayBeDamaged: boolean;
   readonly onScan: (how: "scans" | "scansOfOnePage" | "scansTooOld" | "scansBroken") => void;
   readonly onViolation: (error: unknown) => void;
 }
@@ -89,7 +91,8 @@ export class SimScanner {
       } while (after !== null && !this.#stopped);
       onScan(pages === 1 ? "scansOfOnePage" : "scans");
     } catch (error) {
-      if (!(error instanceof KvError) || error.code === "corrupted") throw error;
+      if (!(error instanceof KvError)) throw error;
+      if (error.code === "corrupted" && !this.#options.mayBeDamaged) throw error;
       onScan(error.code === "snapshot_too_old" ? "scansTooOld" : "scansBroken");
     }
     // What came before a scan broke off has to be right as well.

@@ -51,6 +51,7 @@ const LATER_FAULTS = [
   "scans",
   "late-copies",
   "clock-beyond",
+  "cell-damage",
 ] as const;
 
 /** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */
