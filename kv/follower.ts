@@ -24,7 +24,7 @@ import type { LogEntry } from "./replica_log.ts";
 const SUSPECT_EVERY_MS = 500;
 const FRESHNESS_KEPT = 16;
 /** Whoever watches our disk says several times within this that it still hangs. */
-const HANGING_FOR_MS = 300;
+const HANGING_FOR_MS = 700;
 
 export class Follower {
   readonly #core: ReplicaCore;

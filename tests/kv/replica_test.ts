@@ -552,7 +552,7 @@ Deno.test("a follower tells with its promises that its disk hangs, as long as it
   assert.equal(heartbeat(), undefined);
   bench.step({ kind: "stepAside" });
   assert.equal(heartbeat(), true);
-  bench.nowMs += 400;
+  bench.nowMs += 800;
   assert.equal(heartbeat(), undefined);
 });
 
