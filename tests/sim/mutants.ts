@@ -185,7 +185,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     seed: 27,
   },
   "lost-append-not-resent": { breaks: "what was lost on the way is never sent again", seed: 8 },
-  "non-member-elected": { breaks: "a replica that is not in sync becomes primary", seed: 3 },
+  "non-member-elected": { breaks: "a replica that is not in sync becomes primary", seed: 28 },
   "eligible-not-cleared": {
     breaks: "who left stays electable after commits went on without it",
     seed: 1,
@@ -298,13 +298,13 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   "reshape-acked-early": { breaks: "a split or merge is reported before it is committed", seed: 3 },
   "old-version-not-kept": {
     breaks: "a scan misses what was overwritten since it began",
-    seed: 3,
+    seed: 8,
   },
   "snapshot-not-checked": {
     breaks: "a scan goes on where nothing was kept for it",
     seed: 13,
   },
-  "newer-cells-shown": { breaks: "a scan shows what was written since it began", seed: 3 },
+  "newer-cells-shown": { breaks: "a scan shows what was written since it began", seed: 8 },
   "retry-with-new-number": { breaks: "a client's retry is another request", seed: 1 },
   "unknown-reported-as-failed": {
     breaks: "a client says that a write did not happen, unknowing",
@@ -332,11 +332,11 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   },
   "recovered-log-not-synced": {
     breaks: "what was read back at the start is taken for durable",
-    seed: 9,
+    seed: 22,
   },
   "failed-sync-trusted": {
     breaks: "what a failed sync left in memory is taken for durable",
-    seed: 9,
+    seed: 12,
   },
   "log-released-before-checkpoint": {
     breaks: "the log goes before the checkpoint is there",
@@ -384,7 +384,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   "scrub-finds-nothing": { breaks: "a damaged cell that nobody reads stays damaged", seed: 20 },
   "rebuilt-under-old-name": {
     breaks: "a replica that begins anew poses as the one that was damaged",
-    seed: 8,
+    seed: 37,
   },
   "clocks-beyond-bound": {
     breaks: "clocks go wrong by more than the bound that leases are made for",
