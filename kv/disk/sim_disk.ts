@@ -77,6 +77,10 @@ export class SimDisk implements Disk {
     this.#syncFails = true;
   }
 
+  get willFailSync(): boolean {
+    return this.#syncFails;
+  }
+
   /** Crashes in the middle of the nth operation from now on, and stays off until `crash`. */
   crashAfter(operationCount: number): void {
     this.#operationsLeft = operationCount;

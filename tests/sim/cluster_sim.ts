@@ -91,6 +91,8 @@ const BEYOND_BOUND = 0.4;
 const LEASES_ALLOW = 0.01;
 const COORDINATOR = "coordinator/0";
 const TRACE_LINES = 400;
+/** Of a coordinator that every node can reach, to notice that its records are too old. */
+const NOTICED_WITHIN_MS = 2_000;
 const CHECKER_STEPS = 300_000;
 
 export class ClusterSim {
@@ -103,6 +105,7 @@ export class ClusterSim {
   /** Replicas whose disk is gone for good, or damaged, by group: nothing can be asked of them. */
   readonly #lost = new Set<string>();
   readonly counts: Record<string, number> = {};
+  coordinatorStartedMs = 0;
   coordinator: SimProcess | null = null;
   /** Null where nobody splits and merges by hand. */
   operator: SimOperator | null = null;
@@ -405,7 +408,7 @@ export class ClusterSim {
     if (!expected) return this.violate(error);
     // What it committed and answered in its last turn counts.
     for (const [gid, group] of node.backend?.groups ?? []) this.#observe(node, gid, group);
-    node.hasSyncError = false;
+    node.hasSyncError = node.disk.willFailSync;
     this.nodeEnded(node, { powerLoss: false, downMs: 300 });
   }
 
@@ -593,6 +596,7 @@ export class ClusterSim {
   startCoordinator(): void {
     const process = this.startProcess(COORDINATOR);
     this.coordinator = process;
+    this.coordinatorStartedMs = this.time.nowMs;
     this.count("coordinatorStarts");
     process.enter(() => {
       try {
@@ -975,6 +979,8 @@ export class ClusterSim {
   checkRollBackNoticed(): void {
     const shell = this.#coordinatorShell;
     if (this.coordinator?.alive !== true || shell === null) return;
+    // One that has just started has heard of nobody yet.
+    if (this.time.nowMs - this.coordinatorStartedMs < NOTICED_WITHIN_MS) return;
     const noticed = new Set<number>();
     for (const { gid, rolledBack } of shell.groups()) if (rolledBack) noticed.add(gid);
     for (const { id } of this.plans) {
