@@ -885,7 +885,9 @@ export class GroupShell {
     } catch (error) {
       if (error instanceof DiskFailedError) this.#env.fatal(error);
       // Without a store this replica is nothing; it begins anew.
-      if (closed) this.#options.onDamage(asDamage(error, `groups/${this.gid}.db`));
+      if (closed && !this.#retired) {
+        this.#options.onDamage(asDamage(error, `groups/${this.gid}.db`));
+      }
       throw error;
     } finally {
       this.#installing = false;

@@ -242,6 +242,19 @@ Deno.test("a fetched checkpoint that cannot be put in place is damage", async ()
   assert.match(bench.damage[0]!.message, /could not be put in place/);
 });
 
+Deno.test("a replica that is given up while it waits for space to install is not taken for damaged", async () => {
+  const bench = await Bench.open();
+  bench.learn();
+  let retired: Promise<void> | undefined;
+  const full = () => {
+    retired ??= bench.shell.retire();
+    throw diskFull("groups/1.db");
+  };
+  await assert.rejects(install(bench, await donor(), full), /gave up its copy/);
+  await retired;
+  assert.deepEqual(bench.damage, []);
+});
+
 Deno.test("a checkpoint that comes a second time, or too late, changes nothing", async () => {
   const bench = await Bench.open(), from = await donor();
   bench.learn();
