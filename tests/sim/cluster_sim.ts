@@ -386,6 +386,8 @@ export class ClusterSim {
       onLog: (process, level, event, fields) => {
         if (level === "debug") return;
         this.note(`${process.name} ${event} ${JSON.stringify(fields ?? {})}`.slice(0, 300));
+        if (event !== "damaged replica") return;
+        this.#observeGivenUp(process, (fields as { gid: GroupId }).gid);
       },
       onFatal: (process, error) => this.#onFatal(process, error),
     });
@@ -856,6 +858,18 @@ export class ClusterSim {
     // Nobody may be there to heal from for a while.
     if (group.problem !== null && !this.isLost(gid, group.copy)) {
       throw new SimViolation(`A7: ${node.name}: ${group.problem}`);
+    }
+  }
+
+  /** What a replica committed and answered right before it was found damaged counts. */
+  #observeGivenUp(process: SimProcess, gid: GroupId): void {
+    const node = this.nodes.find((item) => item.process === process);
+    const seen = this.#seenCommit.get(`${node?.name} ${gid}`);
+    if (node === undefined || seen === undefined) return;
+    try {
+      this.#observe(node, gid, seen.shell);
+    } catch (error) {
+      this.violate(error);
     }
   }
 
