@@ -393,7 +393,8 @@ class SimFile implements DiskFile {
         if (!fails) durable.resize(length);
         for (const { sector, writeNumber, bytes } of covered) {
           // After a failed sync, Linux marks the pages clean although they were not written.
-          if (!fails) durable.write(sector * SECTOR_BYTES, bytes);
+          // A sector that a truncation took away has none, and must not make the file longer again.
+          if (!fails && bytes.length > 0) durable.write(sector * SECTOR_BYTES, bytes);
           if (dirty.get(sector) === writeNumber) dirty.delete(sector);
         }
         if (fails) throw systemError("EIO", this.path);

@@ -1,7 +1,8 @@
 /**
  * A short campaign of faults: `deno task faults` with the seed below, so that what fails here can be
  * run again; other seeds are for longer campaigns. What is asserted is safety: nothing lost, doubled or
- * invented, every history linearizable, all replicas equal in the end. How long things took is printed.
+ * invented, every history linearizable, all replicas equal in the end; and that no operation fails
+ * because of what nobody may notice, a drain for example. How long things took is printed.
  */
 import assert from "node:assert/strict";
 import { runCampaign } from "../faults/campaign.ts";
