@@ -263,7 +263,14 @@ Deno.test("a damaged or missing file of a large value is mended from another mem
     await cluster.waitReady(node);
   }
   await allHealthy(cluster);
-  for (const [row, damage] of [["barn", "flip"], ["lamp", "cut"], ["tree", "remove"]] as const) {
+  const rows = [["barn", "flip"], ["lamp", "cut"], ["tree", "remove"]] as const;
+  // Primaries go back to where they belong; whoever is damaged below must be the one who is asked.
+  const spread = async () => {
+    const leaders = await Promise.all(rows.map(([row]) => primaryOf(cluster, row)));
+    return new Set(leaders).size === rows.length;
+  };
+  await eventually(spread, "the primaries to be spread again", { withinMs: 60_000 });
+  for (const [row, damage] of rows) {
     const leader = await primaryOf(cluster, row);
     const blobs = await filesBelow(join(cluster.dir, leader.replace("/", "-"), "blobs"));
     for (const path of blobs) {
