@@ -12,6 +12,7 @@ import {
 } from "../proto/command.ts";
 import type { Epoch } from "../proto/ids.ts";
 import { type BlobRef, isBlobRef } from "./cell_store.ts";
+import type { IdleClients } from "./completions.ts";
 import type { TxnRef } from "./outcome.ts";
 import type { LogRowOp, LogValue } from "./row_op.ts";
 import type { TabletOrder } from "./tablet_policy.ts";
@@ -39,7 +40,8 @@ export type LogRequest =
 export type Command =
   | { readonly kind: "epochStart"; readonly reign: Epoch; readonly timeMs: number }
   | LogRequest & { readonly stamp: RequestStamp; readonly timeMs: number }
-  | { readonly timeMs: number } & TabletOrder;
+  | { readonly timeMs: number } & TabletOrder
+  | { readonly kind: "forgetClients"; readonly timeMs: number } & IdleClients;
 
 /** The row operations that a command or request consists of. */
 export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
@@ -52,6 +54,7 @@ export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
     case "epochStart":
     case "split":
     case "merge":
+    case "forgetClients":
     case "settle":
       return [];
   }
@@ -117,6 +120,7 @@ export function decodeCommand(payload: Uint8Array): Command {
     case "epochStart":
     case "split":
     case "merge":
+    case "forgetClients":
     case "settle":
       return head;
   }
@@ -137,6 +141,7 @@ function commandHead(command: Command, inline: Uint8Array[]): CommandHead {
     case "epochStart":
     case "split":
     case "merge":
+    case "forgetClients":
     case "settle":
       return command;
   }

@@ -9,16 +9,25 @@
  * A request whose record could have been forgotten is refused instead of executed: it is taken only
  * while `issuedMs` is within REQUEST_AGE_MAX_MS of log time, and a record lives longer than that.
  * Wrong clocks make clients fail, never write twice. Follows RIFL (Lee et al., SOSP 2015).
+ *
+ * Memory for records is limited, and clients that come and go (a command-line tool in a loop) leave
+ * theirs behind. When a new client finds no room, those that were silent for IDLE_MS and longest are
+ * forgotten early, an eighth of the room at a time. From then on nothing is executed for a client
+ * without a record that was issued when the last of the forgotten requests was, or before: it could be
+ * one of them. So a place is free within seconds after some client ended, and still nothing happens
+ * twice. Who forgets so early pays with `session_too_old` for a retry that comes later still.
  */
 import { z } from "zod";
 import type { RequestStamp } from "../proto/command.ts";
-import { Version } from "../proto/ids.ts";
+import { type Lsn, lsn as toLsn, Version } from "../proto/ids.ts";
 import { mutated } from "./mutant.ts";
 import type { RecordedOutcome } from "./outcome.ts";
 
 export const REQUEST_AGE_MAX_MS = 10 * 60_000;
 export const REQUEST_EARLY_MAX_MS = 60_000;
 export const RECORD_LIFE_MS = REQUEST_AGE_MAX_MS + REQUEST_EARLY_MAX_MS + 4 * 60_000;
+/** A client that was not heard for so long has its answers: it asks again after 2 s at the latest. */
+export const IDLE_MS = 5_000;
 /** Requests that one client may have without an answer. */
 export const OUTSTANDING_MAX = 256;
 
@@ -42,21 +51,40 @@ const SavedOutcome = z.discriminatedUnion("kind", [
   }),
 ]);
 
-export const SavedCompletions = z.array(z.object({
-  clientId: z.string(),
-  firstIncomplete: z.int(),
-  lastMs: z.number(),
-  outcomes: z.array(z.tuple([z.int(), SavedOutcome])),
-}));
+export const SavedCompletions = z.object({
+  /** Of clients without a record, what was issued up to then may have been executed. */
+  forgottenMs: z.number(),
+  clients: z.array(z.object({
+    clientId: z.string(),
+    firstIncomplete: z.int(),
+    lastMs: z.number(),
+    lastLsn: z.int(),
+    issuedMs: z.number(),
+    outcomes: z.array(z.tuple([z.int(), SavedOutcome])),
+  })),
+});
 export type SavedCompletions = z.infer<typeof SavedCompletions>;
 
 /** What records take in memory, roughly: a client, an outcome, a number or letter in one. */
 const CLIENT_BYTES = 300;
 const OUTCOME_BYTES = 120;
 
+/** Of the room for records, this is freed at a time. */
+const FREED_SHARE = 1 / 8;
+
+/** Clients whose last request was applied at `heardThrough` or before, and issued before a time. */
+export interface IdleClients {
+  readonly heardThrough: Lsn;
+  readonly issuedBeforeMs: number;
+}
+
 interface ClientRecord {
   firstIncomplete: number;
+  /** When and where its last request was applied. */
   lastMs: number;
+  lastLsn: Lsn;
+  /** When the last of its requests was issued, by its own clock. */
+  issuedMs: number;
   readonly outcomes: Map<number, RecordedOutcome>;
 }
 
@@ -64,13 +92,15 @@ export class Completions {
   /** Those that were heard last come last. */
   readonly #clients = new Map<string, ClientRecord>();
   #bytes = 0;
+  #forgottenMs = Number.MIN_SAFE_INTEGER;
 
-  static load(saved: SavedCompletions): Completions {
+  static load({ forgottenMs, clients }: SavedCompletions): Completions {
     const completions = new Completions();
-    for (const { clientId, firstIncomplete, lastMs, outcomes } of saved) {
+    completions.#forgottenMs = forgottenMs;
+    for (const { clientId, lastLsn, outcomes, ...record } of clients) {
       completions.#clients.set(clientId, {
-        firstIncomplete,
-        lastMs,
+        ...record,
+        lastLsn: toLsn(lastLsn),
         outcomes: new Map<number, RecordedOutcome>(outcomes),
       });
       completions.#bytes += CLIENT_BYTES;
@@ -80,19 +110,20 @@ export class Completions {
   }
 
   save(): SavedCompletions {
-    if (mutated("completion-not-checkpointed")) return [];
-    return Array.from(this.#clients, ([clientId, record]) => ({
+    const forgottenMs = this.#forgottenMs;
+    if (mutated("completion-not-checkpointed")) return { forgottenMs, clients: [] };
+    const clients = Array.from(this.#clients, ([clientId, { outcomes, ...record }]) => ({
       clientId,
-      firstIncomplete: record.firstIncomplete,
-      lastMs: record.lastMs,
+      ...record,
       outcomes: Array.from(
-        record.outcomes,
+        outcomes,
         ([seq, outcome]): [number, z.infer<typeof SavedOutcome>] => [
           seq,
           outcome.kind === "applied" ? { ...outcome, numbers: [...outcome.numbers] } : outcome,
         ],
       ),
     }));
+    return { forgottenMs, clients };
   }
 
   /**
@@ -101,19 +132,30 @@ export class Completions {
    */
   find(stamp: RequestStamp): RecordedOutcome | "forgotten" | undefined {
     const record = this.#clients.get(stamp.clientId);
-    if (record === undefined) return undefined;
+    if (record === undefined) {
+      const maybeForgotten = stamp.issuedMs <= this.#forgottenMs;
+      return maybeForgotten && !mutated("forgotten-executed-again") ? "forgotten" : undefined;
+    }
     const confirmed = stamp.seq < record.firstIncomplete && !mutated("confirmed-executed-again");
     return record.outcomes.get(stamp.seq) ?? (confirmed ? "forgotten" : undefined);
   }
 
-  record(stamp: RequestStamp, outcome: RecordedOutcome, timeMs: number): void {
+  /** @param at the entry of the log that is being applied, and its time */
+  record(
+    stamp: RequestStamp,
+    outcome: RecordedOutcome,
+    at: { readonly lsn: Lsn; readonly timeMs: number },
+  ): void {
+    const { issuedMs } = stamp;
     let record = this.#clients.get(stamp.clientId);
     if (record === undefined) {
-      record = { firstIncomplete: 1, lastMs: timeMs, outcomes: new Map() };
+      record = { firstIncomplete: 1, lastMs: 0, lastLsn: at.lsn, issuedMs, outcomes: new Map() };
       this.#bytes += CLIENT_BYTES;
     } else this.#clients.delete(stamp.clientId);
     this.#clients.set(stamp.clientId, record);
-    record.lastMs = timeMs;
+    record.lastMs = at.timeMs;
+    record.lastLsn = at.lsn;
+    if (issuedMs > record.issuedMs) record.issuedMs = issuedMs;
     if (mutated("completion-dropped-early")) this.#drop(record, Infinity);
     this.#bytes += outcomeBytes(outcome);
     record.outcomes.set(stamp.seq, outcome);
@@ -128,9 +170,32 @@ export class Completions {
     if (mutated("records-forgotten-early")) timeMs += RECORD_LIFE_MS - REQUEST_AGE_MAX_MS / 2;
     for (const [clientId, record] of this.#clients) {
       if (record.lastMs >= timeMs) return;
-      this.#drop(record, Infinity);
-      this.#clients.delete(clientId);
-      this.#bytes -= CLIENT_BYTES;
+      this.#forget(clientId, record);
+    }
+  }
+
+  /**
+   * Which clients to forget so that new ones find room, of those that are idle; null when none is. A
+   * client with a clock ahead of the others' stays: forgetting it would shut out whoever comes next.
+   */
+  idleToForget(idle: IdleClients, bytesMax: number): IdleClients | null {
+    const { issuedBeforeMs } = idle;
+    let freed = 0, heardThrough: Lsn | null = null;
+    for (const record of this.#clients.values()) {
+      if (record.lastLsn > idle.heardThrough || freed >= bytesMax * FREED_SHARE) break;
+      if (record.issuedMs >= issuedBeforeMs) continue;
+      freed += recordBytes(record);
+      heardThrough = record.lastLsn;
+    }
+    return heardThrough === null ? null : { heardThrough, issuedBeforeMs };
+  }
+
+  forgetIdle({ heardThrough, issuedBeforeMs }: IdleClients): void {
+    for (const [clientId, record] of this.#clients) {
+      if (record.lastLsn > heardThrough) return;
+      if (record.issuedMs >= issuedBeforeMs) continue;
+      this.#forgottenMs = Math.max(this.#forgottenMs, record.issuedMs);
+      this.#forget(clientId, record);
     }
   }
 
@@ -147,6 +212,12 @@ export class Completions {
     return true;
   }
 
+  #forget(clientId: string, record: ClientRecord): void {
+    this.#drop(record, Infinity);
+    this.#clients.delete(clientId);
+    this.#bytes -= CLIENT_BYTES;
+  }
+
   #drop(record: ClientRecord, belowSeq: number): void {
     for (const [seq, outcome] of record.outcomes) {
       if (seq >= belowSeq) continue;
@@ -158,6 +229,12 @@ export class Completions {
   get clientCount(): number {
     return this.#clients.size;
   }
+}
+
+function recordBytes({ outcomes }: ClientRecord): number {
+  let bytes = CLIENT_BYTES;
+  for (const outcome of outcomes.values()) bytes += outcomeBytes(outcome);
+  return bytes;
 }
 
 function outcomeBytes(outcome: RecordedOutcome): number {

@@ -186,6 +186,9 @@ export class GroupState {
       case "merge":
         this.#tablets.merge(command);
         return null;
+      case "forgetClients":
+        this.#completions.forgetIdle(command);
+        return null;
       case "rowOp":
       case "multiRow":
       case "prepare":
@@ -206,7 +209,7 @@ export class GroupState {
     if (blocker !== null && !mutated("lock-ignored-by-writes")) return blocker;
     const outcome = this.#execute(command, lsn);
     if (!mutated("completion-not-recorded")) {
-      this.#completions.record(command.stamp, outcome, this.#timeMs);
+      this.#completions.record(command.stamp, outcome, { timeMs: this.#timeMs, lsn });
     }
     return outcome;
   }

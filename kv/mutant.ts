@@ -59,6 +59,7 @@ export type MutantName =
   | "request-age-not-checked"
   | "confirmed-executed-again"
   | "records-forgotten-early"
+  | "forgotten-executed-again"
   | "hash-without-version"
   // Transactions over several groups, and tablets.
   | "lock-ignored-by-writes"

@@ -235,6 +235,7 @@ export class Replica {
     if (this.#primary !== null) this.#primary.onTick();
     else this.#follower.maybeSuspect();
     this.#core.forgetOldPromises();
+    this.#core.noteApplied();
     this.#flush();
   }
 

@@ -42,6 +42,8 @@ const DEFAULT_MEMORY: ReplicaMemory = {
 const FIRST_REIGN = 1;
 const CHECK_EVERY_LSN = 256;
 const CHECKS_KEPT = 64;
+const NOTED_EVERY_MS = 1_000;
+const NOTED_MAX = 10;
 
 export interface HashCheck {
   readonly lsn: Lsn;
@@ -74,6 +76,8 @@ export class ReplicaCore {
   /** A process that forgot its promises behaves as if it had just made one. */
   readonly #bootPromiseMs: number;
   readonly #checks: HashCheck[] = [];
+  /** What was applied at some earlier times, ascending. */
+  readonly #appliedThen: { readonly atMs: number; readonly lsn: Lsn }[] = [];
 
   constructor(options: ReplicaOptions) {
     const { gid, self, timing, log, state, config, nowMs } = options;
@@ -145,6 +149,19 @@ export class ReplicaCore {
         `applied ${this.#state.appliedLsn}, committed ${this.#commitLsn}, ` +
         `durable ${this.#durableLsn}, last ${this.log.lastLsn}`,
     );
+  }
+
+  /** Called with every tick, whatever the role: a new primary knows what its predecessor's time was. */
+  noteApplied(): void {
+    const last = this.#appliedThen.at(-1)?.atMs ?? -Infinity;
+    if (this.nowMs - last < NOTED_EVERY_MS) return;
+    this.#appliedThen.push({ atMs: this.nowMs, lsn: this.#state.appliedLsn });
+    if (this.#appliedThen.length > NOTED_MAX) this.#appliedThen.shift();
+  }
+
+  /** An entry that had certainly been applied `ms` ago, which may be somewhat longer; 0 when none had. */
+  appliedAgo(ms: number): Lsn {
+    return this.#appliedThen.findLast(({ atMs }) => atMs <= this.nowMs - ms)?.lsn ?? toLsn(0);
   }
 
   // ------------------------------------------------------------------------------ effects

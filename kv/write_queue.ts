@@ -8,7 +8,12 @@
 import type { RequestStamp } from "../proto/command.ts";
 import type { Lsn } from "../proto/ids.ts";
 import { type LogRequest, rowOpsOf } from "./command.ts";
-import { OUTSTANDING_MAX, REQUEST_AGE_MAX_MS, REQUEST_EARLY_MAX_MS } from "./completions.ts";
+import {
+  IDLE_MS,
+  OUTSTANDING_MAX,
+  REQUEST_AGE_MAX_MS,
+  REQUEST_EARLY_MAX_MS,
+} from "./completions.ts";
 import { mutated } from "./mutant.ts";
 import type { ReplicaCore } from "./replica_core.ts";
 import { entryBytes, type LogEntry } from "./replica_log.ts";
@@ -28,6 +33,8 @@ const UNCOMMITTED_ENTRIES_MAX = 4096;
 const UNCOMMITTED_BYTES_MAX = 32 * 1024 * 1024;
 const TABLETS_LOOK_EVERY_MS = 100;
 
+const NOT_REMEMBERED = "What became of this request is not remembered any more";
+
 const keyOf = ({ clientId, seq }: RequestStamp) => `${clientId}/${seq}`;
 
 export class WriteQueue {
@@ -40,6 +47,8 @@ export class WriteQueue {
   /** The one split or merge that is under way, and who asked for it. */
   #reshaping: { readonly lsn: Lsn; readonly requestId: number | null } | null = null;
   #tabletsLookedMs = -Infinity;
+  /** The entry that makes room for new clients, once there was one. */
+  #forgetting: Lsn | null = null;
 
   /** @param tabletLimits when to split and merge unasked; null: never */
   constructor(core: ReplicaCore, tabletLimits: TabletLimits | null) {
@@ -56,7 +65,7 @@ export class WriteQueue {
       ? undefined
       : core.state.completions.find(stamp);
     if (known === "forgotten") {
-      const message = "The answer to this request was already confirmed";
+      const message = NOT_REMEMBERED;
       return core.refuse(requestId, "session_too_old", message, true);
     }
     if (known !== undefined) {
@@ -110,12 +119,23 @@ export class WriteQueue {
       return refuse("busy", `Group ${core.gid} has ${count} writes under way`);
     }
     if (!core.state.completions.hasRoom(stamp, timeMs, core.memory.completionBytes)) {
+      this.#forgetIdleClients(stamp);
       return refuse("busy", `Group ${core.gid} remembers the requests of too many clients`);
     }
     if (stamp.seq - stamp.firstIncomplete >= OUTSTANDING_MAX) {
       return refuse("busy", `A client may have ${OUTSTANDING_MAX} requests under way`);
     }
     return true;
+  }
+
+  /** A new client is let in as soon as this is applied, if anybody was silent for long enough. */
+  #forgetIdleClients({ issuedMs }: RequestStamp): void {
+    const core = this.#core, { completions, appliedLsn, timeMs } = core.state;
+    if (this.#forgetting !== null && this.#forgetting > appliedLsn) return;
+    const idle = { heardThrough: core.appliedAgo(IDLE_MS), issuedBeforeMs: issuedMs };
+    const order = completions.idleToForget(idle, core.memory.completionBytes);
+    if (order === null) return;
+    this.#forgetting = core.appendOwn({ kind: "forgetClients", timeMs, ...order }).lsn;
   }
 
   /** False when a transaction was refused for the memory that its locks would take. */
@@ -145,7 +165,7 @@ export class WriteQueue {
     for (const requestId of waiting) {
       if (outcome !== null) core.effects.push({ kind: "reply", requestId, outcome });
       else {
-        const message = "The answer to this request was already confirmed";
+        const message = NOT_REMEMBERED;
         core.refuse(requestId, "session_too_old", message, true);
       }
     }

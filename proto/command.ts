@@ -9,7 +9,7 @@
  * A value larger than INLINE_BYTES_MAX is only named (`blob`); its bytes lie in a file of their own.
  */
 import { z } from "zod";
-import { Epoch, Version } from "./ids.ts";
+import { Epoch, Lsn, Version } from "./ids.ts";
 
 const Key = z.string().min(1).max(1024);
 
@@ -117,6 +117,16 @@ export const CommandHead = z.discriminatedUnion("kind", [
   }),
   /** Two neighbours become one, under the id of the left. */
   z.object({ kind: z.literal("merge"), timeMs: z.int(), left: TabletRef, right: TabletRef }),
+  /**
+   * Room is made for new clients: those last heard at `heardThrough` or before it are forgotten, if all
+   * that they asked was issued before `issuedBeforeMs`.
+   */
+  z.object({
+    kind: z.literal("forgetClients"),
+    timeMs: z.int(),
+    heardThrough: Lsn,
+    issuedBeforeMs: z.int(),
+  }),
   PrepareHead.extend({ kind: z.literal("prepare"), stamp: RequestStamp, timeMs: z.int() }),
   SettleHead.extend({ kind: z.literal("settle"), stamp: RequestStamp, timeMs: z.int() }),
 ]);

@@ -148,15 +148,15 @@ Deno.test("completion records are counted exactly and forgotten in time", () => 
         firstIncomplete: seq - 1 || 1,
         issuedMs: 0,
       };
-      completions.record(stamp, outcome, client);
+      completions.record(stamp, outcome, { timeMs: client, lsn: lsn(1) });
     }
   }
   const saved = completions.save();
   assert.equal(Completions.load(saved).bytes, completions.bytes);
-  assert.equal(saved.reduce((sum, { outcomes }) => sum + outcomes.length, 0), 200);
+  assert.equal(saved.clients.reduce((sum, { outcomes }) => sum + outcomes.length, 0), 200);
   // The one heard last goes last.
   const stamp = { clientId: "client-0", seq: 6, firstIncomplete: 6, issuedMs: 0 };
-  completions.record(stamp, outcome, 200);
+  completions.record(stamp, outcome, { timeMs: 200, lsn: lsn(2) });
   completions.forgetBefore(150);
   assert.equal(completions.clientCount, 1);
   completions.forgetBefore(201);
@@ -169,7 +169,8 @@ Deno.test("new clients wait while too many are remembered, until the oldest is f
   const stamp = (client: number) => (
     { clientId: `client-${client}`, seq: 1, firstIncomplete: 1, issuedMs: 0 }
   );
-  for (let client = 0; client < 10; client++) completions.record(stamp(client), outcome, 1000);
+  const at = { timeMs: 1000, lsn: lsn(1) };
+  for (let client = 0; client < 10; client++) completions.record(stamp(client), outcome, at);
   const { bytes } = completions;
   assert.equal(completions.hasRoom(stamp(10), 2000, bytes + 1), true);
   assert.equal(completions.hasRoom(stamp(10), 2000, bytes), false);

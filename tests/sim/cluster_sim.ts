@@ -852,6 +852,7 @@ export class ClusterSim {
       const { kind } = entry.command;
       this.note(`group ${gid} commits ${lsn} of epoch ${entry.epoch} at ${node.name}, ${kind}`);
       this.count("commits");
+      if (kind === "forgetClients") this.count("clientsForgotten");
       if (kind === "prepare" || kind === "settle") this.#nemesis?.onTransactionStep(node);
     }
     seen.lsn = commitLsn;

@@ -251,6 +251,13 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     breaks: "what was executed is forgotten while a copy is still let in",
     seed: 1,
   },
+  "forgotten-executed-again": {
+    breaks: "what was executed for a client that made room for others is executed again",
+    test: {
+      file: "kv/completions_test.ts",
+      name: "a retry that comes after its record was given up is refused, not executed again",
+    },
+  },
   "hash-without-version": {
     breaks: "replicas that differ in versions alone look the same",
     seed: 1,
