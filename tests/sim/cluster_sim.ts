@@ -91,8 +91,6 @@ const BEYOND_BOUND = 0.4;
 const LEASES_ALLOW = 0.01;
 const COORDINATOR = "coordinator/0";
 const TRACE_LINES = 400;
-/** Of a coordinator that every node can reach, to notice that its records are too old. */
-const NOTICED_WITHIN_MS = 2_000;
 const CHECKER_STEPS = 300_000;
 
 export class ClusterSim {
@@ -105,8 +103,9 @@ export class ClusterSim {
   /** Replicas whose disk is gone for good, or damaged, by group: nothing can be asked of them. */
   readonly #lost = new Set<string>();
   readonly counts: Record<string, number> = {};
-  coordinatorStartedMs = 0;
   coordinator: SimProcess | null = null;
+  /** Those before it that still believe that they are in office. */
+  #supplanted = 0;
   /** Null where nobody splits and merges by hand. */
   operator: SimOperator | null = null;
   #coordinatorShell: CoordinatorShell | null = null;
@@ -598,7 +597,6 @@ export class ClusterSim {
   startCoordinator(): void {
     const process = this.startProcess(COORDINATOR);
     this.coordinator = process;
-    this.coordinatorStartedMs = this.time.nowMs;
     this.count("coordinatorStarts");
     process.enter(() => {
       try {
@@ -613,6 +611,10 @@ export class ClusterSim {
         process.env.fatal(error);
       }
     });
+  }
+
+  get hasOneCoordinator(): boolean {
+    return this.coordinator?.alive === true && this.#supplanted === 0;
   }
 
   crashCoordinator(downMs: number): void {
@@ -640,7 +642,9 @@ export class ClusterSim {
     if (first?.alive !== true) return;
     this.note("a second coordinator starts");
     this.startCoordinator();
+    this.#supplanted += 1;
     this.time.after(overlapMs, () => {
+      this.#supplanted -= 1;
       first.end();
       this.net.gone(first);
       this.crashCoordinator(1);
@@ -993,9 +997,11 @@ export class ClusterSim {
   /** B6: the coordinator says of every group whose record is too old that it will not touch it. */
   checkRollBackNoticed(): void {
     const shell = this.#coordinatorShell;
-    if (this.coordinator?.alive !== true || shell === null) return;
-    // One that has just started has heard of nobody yet.
-    if (this.time.nowMs - this.coordinatorStartedMs < NOTICED_WITHIN_MS) return;
+    if (!this.hasOneCoordinator || shell === null) {
+      return this.violate(
+        new SimViolation("B6: the coordinator ends over records that are too old"),
+      );
+    }
     const noticed = new Set<number>();
     for (const { gid, rolledBack } of shell.groups()) if (rolledBack) noticed.add(gid);
     for (const { id } of this.plans) {

@@ -450,6 +450,8 @@ export class Nemesis {
     if (!known || metadata.isAway || nodes.some((node) => node.backend === null)) return;
     // What a paused process was sent or waited for stays there until the pause is over.
     if (nodes.some((node) => node.process!.isPaused)) return;
+    // Who is to notice it is there for all of that time.
+    if (!this.#sim.hasOneCoordinator) return;
     this.#isCalm = true;
     net.heal();
     net.faults = { loss: 0, copies: 0, reorder: 0, slow: 0, late: 0 };
