@@ -65,6 +65,8 @@ export interface CheckpointedStore extends CellStore {
   >;
   /** The files of large values that the state mentions now, and some that it lately did. */
   blobsReferenced(): Iterable<string>;
+  /** Whether a file is one of them. */
+  mentionsBlob(blob: string): boolean;
   /** Reads what is durable anew, bit by bit, so that damage is found before somebody needs it. */
   verify?(): Iterable<VerifiedCell>;
   /** Checks the durable state as a whole, off this thread. Throws CorruptionError. */

@@ -61,7 +61,7 @@ export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
 }
 
 /** The files that a command's large values lie in. Asked often, and nearly always there are none. */
-export function blobsOf(command: Command): readonly BlobFile[] {
+export function blobsOf(command: Command | LogRequest): readonly BlobFile[] {
   if (command.kind === "rowOp") return blobsIn(command.op, NO_BLOBS);
   let blobs = NO_BLOBS;
   for (const op of rowOpsOf(command)) blobs = blobsIn(op, blobs);

@@ -11,7 +11,7 @@ import type { TxnStep } from "../proto/command.ts";
 import { type Lsn, lsn as toLsn, type Version, version } from "../proto/ids.ts";
 import { cellHash, placeHash } from "./cell_hash.ts";
 import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
-import { type Command, type LogRequest, rowOpsOf } from "./command.ts";
+import { blobsOf, type Command, type LogRequest, rowOpsOf } from "./command.ts";
 import { Completions, RECORD_LIFE_MS, SavedCompletions } from "./completions.ts";
 import { invariant } from "./invariant.ts";
 import type { BucketLimits, Counts } from "./key_buckets.ts";
@@ -203,11 +203,17 @@ export class GroupState {
       mutated("condition-checked-again") &&
         rowOpsOf(command).some((op) => op.conditions.length > 0);
     const known = executeAgain ? undefined : this.#completions.find(command.stamp);
-    if (known === "forgotten") return null;
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      this.#freeUnused(command);
+      return known === "forgotten" ? null : known;
+    }
     const blocker = this.#locks.blocker(rowOpsOf(command));
-    if (blocker !== null && !mutated("lock-ignored-by-writes")) return blocker;
+    if (blocker !== null && !mutated("lock-ignored-by-writes")) {
+      this.#freeUnused(command);
+      return blocker;
+    }
     const outcome = this.#execute(command, lsn);
+    if (outcome.kind !== "applied") this.#freeUnused(command);
     if (!mutated("completion-not-recorded")) {
       this.#completions.record(command.stamp, outcome, { timeMs: this.#timeMs, lsn });
     }
@@ -349,6 +355,11 @@ export class GroupState {
       );
       if (!isKept) this.#freedBlobs.push(value.blob);
     }
+  }
+
+  /** The command had no effect, so no cell will name the files of its large values. */
+  #freeUnused(command: Command): void {
+    for (const { blob } of blobsOf(command)) this.#freedBlobs.push(blob);
   }
 
   #replace(

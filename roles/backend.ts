@@ -24,7 +24,6 @@ import { CacheBudget, CheckpointWriter, SqliteCellStore } from "../kv/disk/sqlit
 import { type QuarantineContent, quarantineContent } from "../kv/disk/quarantine.ts";
 import type { Wal } from "../kv/disk/wal.ts";
 import { KvClient } from "../kv/client.ts";
-import { blobsOf } from "../kv/command.ts";
 import type { Env } from "../kv/env.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import { invariant, InvariantViolation } from "../kv/invariant.ts";
@@ -32,14 +31,7 @@ import { LockSweeper } from "../kv/lock_sweeper.ts";
 import { planGroups } from "../proto/cluster_config.ts";
 import { backendConversation, type StoreReport } from "../proto/control.ts";
 import type { DiskReport } from "../proto/disk_report.ts";
-import {
-  type GroupId,
-  groupId,
-  type Lsn,
-  lsn as toLsn,
-  type NodeId,
-  nodeId,
-} from "../proto/ids.ts";
+import { type GroupId, groupId, type Lsn, type NodeId, nodeId } from "../proto/ids.ts";
 import { kvConversation } from "../proto/kv_wire.ts";
 import { replicaConversation } from "../proto/replication.ts";
 import { mergeRoutes, NO_ROUTES, routeOf, type RouteTable, tableOf } from "../proto/routes.ts";
@@ -50,6 +42,7 @@ import { BackendGroups } from "./backend_groups.ts";
 import { BackendService } from "./backend_service.ts";
 import { type FoundStore, readStoreWithSpace, untilExpendable } from "./backend_start.ts";
 import { BlobIntake } from "./blob_intake.ts";
+import { BlobSweeper } from "./blob_sweeper.ts";
 import { CopySafety } from "./copy_safety.ts";
 import { ClockWatch, systemUptimeMs } from "./clock_watch.ts";
 import { askHashes, judge } from "./hash_vote.ts";
@@ -79,7 +72,6 @@ const reserveBytes = (ballast: Ballast | undefined) =>
   ballast === undefined ? DISK_RESERVE_BYTES : Math.min(DISK_RESERVE_BYTES, 4 * ballast.bytes);
 /** A log that takes this long over one write or sync is no place for a primary. */
 const DISK_STALL_MS = 1_500;
-const SWEEP_AFTER_MS = 60_000;
 const QUARANTINE_EVERY_MS = 30_000;
 
 export async function runBackend(context: RoleContext): Promise<RunningRole> {
@@ -248,7 +240,6 @@ export class Backend {
   readonly #parts: BackendParts;
   readonly #self: Self;
   readonly #wal: Wal;
-  readonly #blobs: BlobStore;
   readonly #intake: BlobIntake;
   readonly #replicas: BackendGroups;
   /** Those that take part. */
@@ -261,6 +252,7 @@ export class Backend {
   readonly #service: BackendService;
   readonly #source: SnapshotSource;
   readonly #scrubber: Scrubber;
+  readonly #blobSweeper: BlobSweeper;
   #quarantine: QuarantineContent = { count: 0, bytes: 0 };
   #quarantineAtMs = -Infinity;
   /** Groups whose states are being compared. */
@@ -280,7 +272,7 @@ export class Backend {
   #isHanging = false;
   #diskCheckedMs = -Infinity;
   /** Of checkpoints, from other nodes. */
-  readonly #fetches = { begun: 0, underWay: 0 };
+  #fetchesUnderWay = 0;
   #blobBytes = 0;
   readonly #clock: ClockWatch;
   #timers: (() => void)[] = [];
@@ -308,7 +300,6 @@ export class Backend {
     this.#clock = new ClockWatch(parts.uptimeMs ?? (() => null), () => context.env.monotonicMs());
     this.#self = self;
     this.#wal = wal;
-    this.#blobs = blobs;
     this.#peers = parts.peers;
     this.metrics = parts.metrics;
     this.ready = new Promise((resolve) => this.#markReady = resolve);
@@ -352,14 +343,14 @@ export class Backend {
           isLifeKnown: () => this.#lifeIsKnown,
           onRoleChanged: () => this.#reporter?.reportNow(),
           onDiskFull,
+          onFilesLeft: () => this.#blobSweeper.soon(),
           keepDiverged: parts.keepDiverged,
           fetchSnapshot: (group: GroupShell, from: NodeId) => {
-            this.#fetches.begun += 1;
-            this.#fetches.underWay += 1;
+            this.#fetchesUnderWay += 1;
             const openStore = () => parts.openStore(gid);
             const peers = this.#peers;
             return parts.fetchSnapshot({ group, from, peers, blobs, dataDir, openStore, env })
-              .finally(() => this.#fetches.underWay -= 1);
+              .finally(() => this.#fetchesUnderWay -= 1);
           },
         }),
     });
@@ -395,6 +386,13 @@ export class Backend {
       lastMs: parts.notes?.scrubbedMs ?? null,
       noteFinished: (wallMs) => parts.notes?.noteScrubbed(wallMs),
       onDamage: (shell, error) => void this.#replicas.unreadable(shell, error),
+    });
+    this.#blobSweeper = new BlobSweeper({
+      groups: () => this.#groups.values(),
+      blobs,
+      intake: this.#intake,
+      env,
+      isUncertain: () => this.#replicas.problem !== null || this.#fetchesUnderWay > 0,
     });
     this.#client = new KvClient({ env, transport: new RpcTransport(context, this.#peers) });
     this.#source = new SnapshotSource({ groups: this.#groups, blobs, env });
@@ -455,7 +453,7 @@ export class Backend {
   start(): void {
     this.#repeat(() => this.#isIdle() ? IDLE_TICK_MS : TICK_MS, () => this.#tick());
     this.#repeat(() => HOUSEKEEPING_MS, () => this.#keepHouse());
-    this.#timers.push(this.#context.env.timer(SWEEP_AFTER_MS, () => void this.#sweepBlobs()));
+    this.#blobSweeper.start();
     this.#scrubber.start();
     this.#reporter?.start();
   }
@@ -472,6 +470,7 @@ export class Backend {
     if (reason === "drain") await this.#handOverAll();
     this.#stopped = true;
     this.#scrubber.stop();
+    this.#blobSweeper.stop();
     this.#reporter?.stop();
     for (const cancel of this.#timers) cancel();
   }
@@ -728,43 +727,6 @@ export class Backend {
     let bytes = this.#blobBytes;
     for (const group of this.#groups.values()) bytes += group.replica.state.counts.bytes;
     return bytes;
-  }
-
-  /** Removes files that no cell and no log entry mentions: left by a crash between two steps. */
-  async #sweepBlobs(): Promise<void> {
-    const { env } = this.#context;
-    // What a damaged replica mentions is not known.
-    if (this.#replicas.problem !== null) return;
-    // Nor what a checkpoint on its way here mentions.
-    const { begun, underWay } = this.#fetches;
-    if (underWay > 0) return;
-    try {
-      const listed: string[] = [];
-      for await (const id of this.#blobs.list()) listed.push(id);
-      const mentioned = new Set<string>();
-      for (const group of this.#groups.values()) {
-        await group.checkpoint();
-        for (const blob of group.store.blobsReferenced()) mentioned.add(blob);
-        const { appliedLsn, lastLsn } = group.replica.progress;
-        for (let at = appliedLsn + 1; at <= lastLsn; at++) {
-          const entry = group.replica.entryAt(toLsn(at));
-          for (const { blob } of entry === undefined ? [] : blobsOf(entry.command)) {
-            mentioned.add(blob);
-          }
-        }
-      }
-      let removed = 0;
-      for (const id of listed) {
-        // Listed before the state was read, so what came in meanwhile is not among them.
-        if (mentioned.has(id) || this.#intake.durable([id]) !== null) continue;
-        if (this.#fetches.begun > begun) return;
-        await this.#blobs.remove(id);
-        removed += 1;
-      }
-      if (removed > 0) env.log("info", "unmentioned files removed", { removed });
-    } catch (error) {
-      env.log("warning", "files were not swept", { message: String(error) });
-    }
   }
 
   #defineMetrics(): void {

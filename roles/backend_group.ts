@@ -72,6 +72,8 @@ export interface GroupShellOptions {
   readonly isLifeKnown: () => boolean;
   readonly onRoleChanged: () => void;
   readonly onDiskFull: () => void;
+  /** There may be files of values now that nothing mentions. */
+  readonly onFilesLeft: () => void;
   /** Puts lines about entries that lost against the primary's aside, for audit. */
   readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
   /** What this replica has on disk is damaged: it must not go on as the member that it is. */
@@ -233,6 +235,12 @@ export class GroupShell {
     }
     this.feed({ kind: "request", requestId, stamp, request, wallMs: this.#env.wallMs() });
     return waiting.promise;
+  }
+
+  /** Whether the request that was just handed to `apply` got into the log. */
+  isLogged(stamp: RequestStamp): boolean {
+    const command = this.#replica.entryAt(this.#replica.lastLsn)?.command;
+    return command !== undefined && "stamp" in command && command.stamp === stamp;
   }
 
   /** Splits or merges tablets; resolves once that is committed. */
@@ -726,6 +734,7 @@ export class GroupShell {
 
   /** Entries that lost against the primary's are kept for audit, up to a limit. */
   #keepDiverged(entries: readonly LogEntry[], reason: string): void {
+    if (entries.some(({ command }) => blobsOf(command).length > 0)) this.#options.onFilesLeft();
     this.#log("warning", "entries cut off", { count: entries.length, reason });
     const lines = entries.map((entry) =>
       JSON.stringify({
@@ -823,6 +832,21 @@ export class GroupShell {
     }
   }
 
+  /** Whether a cell or entry mentions the file of a value, or did so shortly before. */
+  needsFile(blob: string): boolean {
+    if (this.store.mentionsBlob(blob) || this.#freed.some((item) => item.blob === blob)) {
+      return true;
+    }
+    const { appliedLsn, lastLsn } = this.#replica.progress;
+    for (let at = appliedLsn + 1; at <= lastLsn; at++) {
+      const entry = this.#replica.entryAt(toLsn(at));
+      if (entry !== undefined && blobsOf(entry.command).some((file) => file.blob === blob)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
   /** A file goes once no checkpoint or replay can mention it and no reader can be at it. */
   #removeFreedBlobs(): void {
     const beforeMs = this.#env.monotonicMs() - BLOB_GRACE_MS;
@@ -877,6 +901,7 @@ export class GroupShell {
       this.#store = store;
       closed = false;
       this.#freed = [];
+      this.#options.onFilesLeft();
       this.#replica.state.snapshots.closeAll();
       const state = this.#loadState(store);
       this.#installing = false;

@@ -4,7 +4,7 @@
  */
 import { crc32 } from "node:zlib";
 import { isBlobRef, type StoredCell } from "../kv/cell_store.ts";
-import { attachAllValues, type LogRequest } from "../kv/command.ts";
+import { attachAllValues, blobsOf, type LogRequest } from "../kv/command.ts";
 import { CorruptionError, KvError } from "../kv/errors.ts";
 import { type Env, freshId } from "../kv/env.ts";
 import { inRange } from "../kv/key_order.ts";
@@ -269,9 +269,10 @@ export class BackendService {
     group.admit(memoryOf(heads));
     this.#largeBytes += large;
     try {
-      const ops = this.#keepLargeValues(attachAllValues(heads, payload));
-      const outcome = await group.apply(stamp, requestOf(ops));
-      return answerOf(outcome);
+      const request = requestOf(this.#keepLargeValues(attachAllValues(heads, payload)));
+      const answer = group.apply(stamp, request);
+      if (large > 0 && !group.isLogged(stamp)) this.#discardFiles(request);
+      return answerOf(await answer);
     } finally {
       this.#largeBytes -= large;
     }
@@ -305,6 +306,16 @@ export class BackendService {
       return { ...mutation, value: { ...value, value: { blob } } };
     });
     return changed ? { ...op, mutations } : op;
+  }
+
+  /** The request was refused, or executed before: what it brought has no place. */
+  #discardFiles(request: LogRequest): void {
+    const { intake, env } = this.#options;
+    for (const { blob } of blobsOf(request)) {
+      intake.discard(blob).catch((error) =>
+        env.log("warning", "a file could not be removed", { blob, message: String(error) })
+      );
+    }
   }
 
   #checked(value: LogValue): LogValue {

@@ -29,6 +29,7 @@ export class BlobIntake {
   /** Files that were replaced by another member's since the start. */
   repairCount = 0;
   readonly #pending = new Map<string, Promise<void>>();
+  readonly #removing = new Map<string, Promise<void>>();
   /** Oldest first. */
   readonly #recent = new Map<string, Uint8Array>();
   #recentBytes = 0;
@@ -48,6 +49,20 @@ export class BlobIntake {
     this.#recent.set(id, bytes);
     this.#recentBytes += bytes.length;
     this.#pending.set(id, this.#write(id, bytes).finally(() => this.#written(id)));
+  }
+
+  /**
+   * Removes a file that nothing mentions. If its value is added again meanwhile it is there afterwards;
+   * one that is still being written must be of no use to anybody else.
+   */
+  discard(id: string): Promise<void> {
+    const pending = this.#pending.get(id);
+    if (pending !== undefined) return pending.then(() => this.discard(id));
+    this.#recentBytes -= this.#recent.get(id)?.length ?? 0;
+    this.#recent.delete(id);
+    const removing = this.#store.remove(id).finally(() => this.#removing.delete(id));
+    this.#removing.set(id, removing);
+    return removing;
   }
 
   /** Null when every one of them is on disk, or never came by here; then nobody has to wait. */
@@ -108,6 +123,7 @@ export class BlobIntake {
   }
 
   async #write(id: string, bytes: Uint8Array): Promise<void> {
+    await this.#removing.get(id)?.catch(() => {});
     for (;;) {
       try {
         return await this.#store.put(id, bytes);

@@ -164,7 +164,7 @@ export class Scrubber {
         if (this.#counts((await blobs.get(blob)).length)) await this.#pause();
       } catch (error) {
         if (!(error instanceof CorruptionError)) throw error;
-        if (!isMentioned(shell, blob)) continue;
+        if (!shell.store.mentionsBlob(blob)) continue;
         this.#found(error);
         await intake.mend(shell.gid, blob, error);
         this.#report.mended += 1;
@@ -218,9 +218,4 @@ export class Scrubber {
     this.#sliceStartMs = env.monotonicMs();
     this.#sliceBytes = 0;
   }
-}
-
-function isMentioned(shell: GroupShell, blob: string): boolean {
-  for (const mentioned of shell.store.blobsReferenced()) if (mentioned === blob) return true;
-  return false;
 }

@@ -5,7 +5,7 @@
  * record of the log. It does not pass through the log itself: 4 MiB there and 4 MiB again in a
  * checkpoint would double the bytes written, hold up the small writes of every group that share the
  * log, and put the value through memory at each recovery. The price is one more sync per large value,
- * and files that nobody refers to after a crash; the owner sweeps them (`list`, `remove`).
+ * and files that nobody refers to after a crash; the owner sweeps them (`folders`, `remove`).
  *
  * `<dir>/<2 hex digits of crc32(id)>/<id>`, all numbers little-endian:
  *
@@ -134,16 +134,17 @@ export class BlobStore {
     await this.#disk.remove(this.#place(id).path);
   }
 
-  /** All ids, in no order; also removes what crashes left half written. */
-  async *list(): AsyncIterable<string> {
+  /** All ids, a folder of them at a time; also removes what crashes left half written. */
+  async *folders(): AsyncIterable<string[]> {
     for (const { name: dirName, isDirectory } of await this.#disk.list(this.#dir)) {
       if (!isDirectory) continue;
-      const dir = `${this.#dir}/${dirName}`;
+      const dir = `${this.#dir}/${dirName}`, ids: string[] = [];
       for (const { name } of await this.#disk.list(dir)) {
         const path = `${dir}/${name}`;
-        if (!name.startsWith("~")) yield name;
+        if (!name.startsWith("~")) ids.push(name);
         else if (!this.#unfinished.has(path)) await this.#disk.remove(path);
       }
+      yield ids;
     }
   }
 

@@ -83,6 +83,7 @@ export class SqliteCellStore implements CheckpointedStore {
   readonly #writer: CheckpointWriter;
   readonly #cachePrefix: string;
   readonly #select: StatementSync;
+  readonly #findBlob: StatementSync;
   readonly #pages: PageStatements;
   /** The same without values. */
   readonly #heads: PageStatements;
@@ -114,6 +115,7 @@ export class SqliteCellStore implements CheckpointedStore {
     this.#cachePrefix = `${options.gid}\0`;
     this.#db = openDatabase(this.path);
     this.#select = this.#db.prepare(`${CELL_COLUMNS} row = ? AND col = ?`);
+    this.#findBlob = this.#db.prepare("SELECT 1 FROM cells WHERE blob = ? LIMIT 1");
     this.#pages = pageStatements(this.#db, CELL_COLUMNS);
     this.#heads = pageStatements(this.#db, HEAD_COLUMNS);
     try {
@@ -274,6 +276,16 @@ export class SqliteCellStore implements CheckpointedStore {
       }
     }
     yield* storedBlobs(this.#db);
+  }
+
+  mentionsBlob(blob: string): boolean {
+    if (this.#reading(() => this.#findBlob.get(blob)) !== undefined) return true;
+    for (const overlay of [this.#active, this.#flushing]) {
+      for (const { value } of overlay?.range({}) ?? []) {
+        if (value !== null && isBlobRef(value.value) && value.value.blob === blob) return true;
+      }
+    }
+    return false;
   }
 
   /**

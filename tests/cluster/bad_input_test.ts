@@ -5,12 +5,14 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import { proveHello } from "../../proto/hello.ts";
 import { PROTOCOL_VERSION } from "../../proto/version.ts";
 import { connectRaw, type RawClient } from "../roles/net_pair.ts";
 import { eventually } from "../eventually.ts";
 import { primaryOf, withConnection } from "./cluster_calls.ts";
 import { kvConversation } from "../../proto/kv_wire.ts";
+import { filesBelow } from "./damage.ts";
 import { REPOSITORY, runPenncloud, startCluster, type TestCluster } from "./harness.ts";
 import { assertUnharmed, type ProcessState, processStates } from "./process_watch.ts";
 import { deliverOne, SmtpTalk } from "./smtp_talk.ts";
@@ -172,6 +174,42 @@ Deno.test("bad input, wire: a line of 100 MB ends the connection, not the memory
     assert(lines.length === 0 || /line_too_long/.test(lines.join()), `${name} said ${lines}`);
   }
   await assertWell();
+});
+
+Deno.test("bad input, wire: what a refused or repeated request brought does not stay on the disk", async () => {
+  const primary = await primaryOf(cluster, "wanda"), gid = 3;
+  const folder = join(cluster.dir, primary.replace("/", "-"), "blobs");
+  const value = new Uint8Array(100_000).fill(1), row = "wanda-large";
+  const clientId = `test-${crypto.randomUUID()}`;
+  const request = (seq: number, issuedMs: number) => ({
+    gid,
+    hops: 0,
+    stamp: { clientId, seq, firstIncomplete: 1, issuedMs },
+    op: {
+      row,
+      conditions: [],
+      mutations: [{
+        kind: "put" as const,
+        column: "c",
+        value: { size: value.length, crc: crc32(value) },
+      }],
+    },
+  });
+  const files = (await filesBelow(folder)).length;
+  await withConnection(cluster, cluster.node(primary), async (connection) => {
+    const ask = (seq: number, issuedMs: number) =>
+      // deno-lint-ignore no-explicit-any -- the ids of the wire are branded, these are plain numbers
+      connection.call(kvConversation, "apply", request(seq, issuedMs) as any, [value])
+        .then(({ body }) => body.kind, (error) => error.code);
+    const nowMs = Date.now();
+    assert.equal(await ask(1, nowMs), "applied");
+    assert.equal(await ask(1, nowMs), "applied", "the answer of the first time");
+    assert.equal(await ask(2, 0), "session_too_old");
+  });
+  await eventually(
+    async () => (await filesBelow(folder)).length === files + 1,
+    "the files of the other two to go",
+  );
 });
 
 Deno.test("bad input, wire: wrong bodies are refused one by one, and the connection goes on", async () => {

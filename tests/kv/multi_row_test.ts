@@ -204,3 +204,36 @@ function recount(state: GroupState) {
   }
   return { rows: rows.size, cells, bytes, largeBytes: 0 };
 }
+
+Deno.test("the file of a large value goes if its request is refused, is a repeated one, or meets a lock", () => {
+  const state = new GroupState(new MemoryCellStore(), { rowBytesMax: 1 << 20 });
+  const large = new Uint8Array(70_000);
+  const apply = (seq: number, blob: string, conditions: RowOp["conditions"] = []) => {
+    const op: RowOp = {
+      row: "r",
+      conditions,
+      mutations: [{ kind: "put", column: "c", value: large }],
+    };
+    const stamp = { clientId: "a-client", seq, firstIncomplete: 1, issuedMs: 0 };
+    const command: Command = {
+      kind: "multiRow",
+      stamp,
+      timeMs: 0,
+      ops: [toLogRowOp(op, () => blob)],
+    };
+    return state.apply(command, lsn(state.appliedLsn + 1))?.kind;
+  };
+  assert.equal(apply(1, "kept"), "applied");
+  assert.deepEqual(state.takeFreedBlobs(), []);
+  assert.equal(apply(2, "refused", [{ column: "c", is: "absent" }]), "refused");
+  assert.deepEqual(state.takeFreedBlobs(), ["refused"]);
+  assert.equal(apply(1, "repeated"), "applied", "the answer of the first time");
+  assert.deepEqual(state.takeFreedBlobs(), ["repeated"]);
+  const [txn, row] = [{ id: "transaction", anchor: "r" }, toLogRowOp({ row: "r", mutations: [] })];
+  const stamp = { clientId: "a-client", seq: 3, firstIncomplete: 1, issuedMs: 0 };
+  const prepare = { kind: "prepare" as const, txn, ops: [row], others: ["z"], lifeMs: 1_000 };
+  state.apply({ ...prepare, stamp, timeMs: 0 }, lsn(state.appliedLsn + 1));
+  assert.equal(apply(4, "locked out"), "locked");
+  assert.deepEqual(state.takeFreedBlobs(), ["locked out"]);
+  assert.deepEqual(state.store.get("r", "c")!.value, { blob: "kept" });
+});

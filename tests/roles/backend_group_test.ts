@@ -60,6 +60,8 @@ class Bench {
   wal!: Wal;
   shell!: GroupShell;
   isLifeKnown = true;
+  /** Of the last request. */
+  stamp = stampOf(1);
 
   /** @param put how the file of a large value gets to the disk */
   static async open(put: () => Promise<void> = () => Promise.resolve()): Promise<Bench> {
@@ -108,7 +110,8 @@ class Bench {
       this.intake.add(`value-${seq}`, bytes);
       return `value-${seq}`;
     });
-    return this.shell.apply(stampOf(seq), { kind: "rowOp", op });
+    this.stamp = stampOf(seq);
+    return this.shell.apply(this.stamp, { kind: "rowOp", op });
   }
 
   #start(wal: Wal, put: () => Promise<void>): void {
@@ -135,6 +138,7 @@ class Bench {
       fetchSnapshot: () => Promise.resolve(),
       onRoleChanged: () => {},
       onDiskFull,
+      onFilesLeft: () => {},
       keepDiverged: () => Promise.resolve(),
       onDamage: (error) => void this.damage.push(error),
       onMismatch: () => {},
@@ -202,6 +206,26 @@ Deno.test("an entry that names a large value is logged after the value's file is
   file.resolve();
   await writing;
   assert.equal(bench.shell.replica.progress.durableLsn, 3);
+});
+
+Deno.test("a file is needed from before its entry is applied until a while after its cell is overwritten", async () => {
+  const bench = await Bench.open();
+  const { shell } = bench;
+  bench.lead();
+  const large = "x".repeat(INLINE_BYTES_MAX + 1);
+  const writing = bench.put("r", large, 1);
+  assert(shell.isLogged(bench.stamp) && !shell.isLogged({ ...bench.stamp }));
+  assert(shell.needsFile("value-1"), "its entry is in the log");
+  await writing;
+  assert(shell.needsFile("value-1"), "its cell is not in a checkpoint yet");
+  await shell.checkpoint();
+  assert(shell.needsFile("value-1"));
+  await bench.put("r", large, 2);
+  await shell.checkpoint();
+  assert(shell.needsFile("value-1"), "somebody may still be reading it");
+  assert(shell.needsFile("value-2") && !shell.needsFile("value-3"));
+  await bench.put("r", large, 2).catch(() => {});
+  assert(!shell.isLogged(bench.stamp), "it was answered from the record of the first one");
 });
 
 Deno.test("a checkpoint that was fetched says which requests were executed", async () => {

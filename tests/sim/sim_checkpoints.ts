@@ -215,6 +215,10 @@ class SimCellStore implements CheckpointedStore {
     }
   }
 
+  mentionsBlob(blob: string): boolean {
+    return Iterator.from(this.blobsReferenced()).some((mentioned) => mentioned === blob);
+  }
+
   close(): void {
     this.#isClosed = true;
   }

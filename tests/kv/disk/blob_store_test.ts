@@ -6,7 +6,7 @@ import { type Disk, DiskFailedError, isDiskFull, RealDisk } from "../../../kv/di
 import { seededRandom, SimCrash, SimDisk } from "../../../kv/disk/sim_disk.ts";
 import { randomBytes } from "./wal_testing.ts";
 
-const idsOf = async (blobs: BlobStore) => (await Array.fromAsync(blobs.list())).sort();
+const idsOf = async (blobs: BlobStore) => (await Array.fromAsync(blobs.folders())).flat().sort();
 
 /** Every file below a folder of a simulated disk. */
 async function filesOf(disk: Disk, dir: string): Promise<string[]> {
