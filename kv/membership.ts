@@ -6,7 +6,7 @@
  * of both worlds: commits wait for a member-to-be, and leases are needed from it; and one that offered
  * to leave neither reads nor commits.
  */
-import type { Epoch, NodeId } from "../proto/ids.ts";
+import { type Epoch, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
 import type { ConfigChange, GroupConfig, Member } from "../proto/replication.ts";
 import { mutated } from "./mutant.ts";
 import type { PeerProgress } from "./peer_progress.ts";
@@ -19,6 +19,11 @@ const PROPOSE_EVERY_MS = 500;
 const STALL_FACTOR = 4;
 /** A disk that hung may hang again; commits should not wait for it each time, nor it come and go. */
 const AFTER_HANGING_MS = 10_000;
+/** Half of what may be under way in a group: a member that far behind is what writes wait for. */
+const LAG_BYTES_MAX = 16 * 1024 * 1024;
+const LAG_MS = 5_000;
+/** Who lagged is given time to catch up for good. */
+const AFTER_LAGGING_MS = 15_000;
 const HAND_OVER_PATIENCE_MS = 2_000;
 
 interface Proposal {
@@ -50,6 +55,8 @@ export class Membership {
   #relinquished = false;
   /** When a node last said that its disk hangs, member or not. */
   readonly #diskHungMs = new Map<NodeId, number>();
+  /** When it was last asked to take a node out because it lags. */
+  readonly #laggedMs = new Map<NodeId, number>();
 
   constructor(options: MembershipOptions) {
     this.#core = options.core;
@@ -163,9 +170,39 @@ export class Membership {
     const stalled = peer.hasInFlight && stalledMs > ackTimeoutMs * STALL_FACTOR;
     // What it says of its own disk is surer than our impatience; but without it nothing could commit.
     const hangs = !patient && peer.hasInFlight && this.#hungAgoMs(peer) < ackTimeoutMs;
-    if (silentMs > limitMs || stalled || hangs || peer.forgot) {
+    const lags = !patient && nowMs - (peer.laggingSinceMs ?? nowMs) > LAG_MS;
+    if (lags) this.#laggedMs.set(peer.member.node, nowMs);
+    if (silentMs > limitMs || stalled || hangs || lags || peer.forgot) {
       this.#propose({ kind: "remove", member: peer.member });
     }
+  }
+
+  /**
+   * Looks whether commits wait for this member alone, and for much. It may make progress all the time
+   * and yet hold everybody up; as a learner it gets the same entries, and nobody waits for it.
+   */
+  noteLag(peer: PeerProgress): void {
+    const { log, nowMs, durableLsn, memory: { lagBytes } } = this.#core;
+    if (!this.isMember(peer) || peer.matchLsn >= durableLsn) {
+      peer.laggingSinceMs = null;
+      return;
+    }
+    const lag = log.sizeFrom(toLsn(peer.matchLsn + 1));
+    const share = Math.max(lag.logBytes / lagBytes, lag.bytes / LAG_BYTES_MAX);
+    // What comes and goes around the limit is over it, until it is well below.
+    const limit = peer.laggingSinceMs === null ? 1 : 0.5;
+    const isFar = share > limit && this.#others(peer).every((lsn) => {
+      const other = log.sizeFrom(toLsn(lsn + 1));
+      return other.logBytes * 2 <= lag.logBytes && other.bytes * 2 <= lag.bytes;
+    });
+    peer.laggingSinceMs = isFar ? peer.laggingSinceMs ?? nowMs : null;
+  }
+
+  /** How far all others' disks are whom commits wait for. */
+  #others(peer: PeerProgress): Lsn[] {
+    const others = this.neededForCommit().filter(({ node }) => node !== peer.member.node);
+    const matches = others.map(({ node }) => this.#peers.get(node)?.matchLsn ?? toLsn(0));
+    return [this.#core.durableLsn, ...matches];
   }
 
   // ------------------------------------------------------------------------- who comes in
@@ -182,6 +219,8 @@ export class Membership {
     if (core.nowMs < core.promisedUntilMs(config)) return;
     const below = config.inSync.length < config.minInSync;
     if (!below && this.#hungAgoMs(peer) < AFTER_HANGING_MS) return;
+    const laggedMs = this.#laggedMs.get(peer.member.node) ?? -Infinity;
+    if (!below && core.nowMs - laggedMs < AFTER_LAGGING_MS) return;
     const startDone = below || core.commitLsn >= this.#epochStartLsn;
     if (!startDone || peer.matchLsn < this.#epochStartLsn) return;
     if (peer.matchLsn + NEARLY_CAUGHT_UP < core.log.lastLsn) return;

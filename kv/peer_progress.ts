@@ -32,6 +32,8 @@ export class PeerProgress {
   heardMs: number;
   /** When `matchLsn` last rose, or when we last had nothing to send. */
   progressMs: number;
+  /** Since when it is far behind all others; null while it is not. */
+  laggingSinceMs: number | null = null;
   /** When entries were last sent anew. */
   restartedMs = -Infinity;
   /** Its log ended below what it had acknowledged: its disk forgot. */

@@ -611,6 +611,7 @@ export class Primary {
         this.#restart(peer);
         this.#replicate(peer);
       }
+      this.#membership.noteLag(peer);
       this.#membership.maybeRemove(peer);
     }
   }

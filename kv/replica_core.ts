@@ -37,6 +37,7 @@ const DEFAULT_MEMORY: ReplicaMemory = {
   recentLogBytes: 1024 * 1024,
   appendBytes: APPEND_BYTES_MAX,
   completionBytes: Infinity,
+  lagBytes: Infinity,
   lockBytes: Infinity,
 };
 const FIRST_REIGN = 1;

@@ -154,6 +154,18 @@ export class ReplicaLog {
     return bytes;
   }
 
+  /** What the entries from `lsn` on take in a log, and with the files that they mention. */
+  sizeFrom(lsn: Lsn): { readonly logBytes: number; readonly bytes: number } {
+    const first = Math.max(lsn, this.#firstRecentLsn);
+    let logBytes = 0, bytes = 0;
+    for (let i = this.#trimmed + first - this.#firstRecentLsn; i < this.#recent.length; i++) {
+      const entry = this.#recent[i]!;
+      logBytes += entry.payload.length;
+      bytes += entryBytes(entry);
+    }
+    return { logBytes, bytes };
+  }
+
   /** Drops entries up to `lsn` from memory, oldest first, until `keepBytes` are left. */
   trim(lsn: Lsn, keepBytes: number): void {
     while (this.#trimmed < this.#recent.length && this.#recentBytes > keepBytes) {

@@ -130,6 +130,8 @@ export interface ReplicaMemory {
   readonly appendBytes: number;
   /** Completion records above which clients that have none are told to wait. */
   readonly completionBytes: number;
+  /** A member whose disk is so much of the log behind all others' for long is taken out. */
+  readonly lagBytes: number;
   /** Locks above which transactions are told to wait. */
   readonly lockBytes: number;
 }

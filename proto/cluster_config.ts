@@ -74,6 +74,8 @@ export const ClusterConfig = z.strictObject({
     /** Everything stored is read again this often, at this rate, to find damage. */
     scrub_hours: z.number().positive().max(8760).default(24),
     scrub_bytes_per_second: Bytes(16 * MIB, 64 * 1024),
+    /** How fast a node hands out checkpoints, and fetches values, to fill a replica. */
+    transfer_mib_per_s: z.number().min(1).max(10_000).default(20),
   }).prefault({}),
   coordinator: z.strictObject({
     metadata: z.enum(["sqlite"]).default("sqlite"),

@@ -52,6 +52,7 @@ import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
 import { NodeReporter } from "./node_reporter.ts";
 import { opsPort, startOpsServer } from "./ops_server.ts";
+import { Pacer } from "./pacer.ts";
 import { type PeerLinks, Peers, secretText } from "./peers.ts";
 import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
 import { Scrubber } from "./scrubber.ts";
@@ -313,6 +314,8 @@ export class Backend {
       users: () => this.#groups.values(),
       ...(parts.cache === undefined ? {} : { cache: parts.cache }),
     });
+    const bytesPerSecond = config.store.transfer_mib_per_s * 1024 * 1024;
+    const fetching = new Pacer({ env, bytesPerSecond });
     const undo = new UndoBudget(this.#memory.shares.undo);
     this.#replicas = new BackendGroups({
       folder: parts.folder ?? null,
@@ -349,7 +352,8 @@ export class Backend {
             this.#fetchesUnderWay += 1;
             const openStore = () => parts.openStore(gid);
             const peers = this.#peers;
-            return parts.fetchSnapshot({ group, from, peers, blobs, dataDir, openStore, env })
+            const options = { group, from, peers, blobs, dataDir, openStore, env, pacer: fetching };
+            return parts.fetchSnapshot(options)
               .finally(() => this.#fetchesUnderWay -= 1);
           },
         }),
@@ -395,7 +399,8 @@ export class Backend {
       isUncertain: () => this.#replicas.problem !== null || this.#fetchesUnderWay > 0,
     });
     this.#client = new KvClient({ env, transport: new RpcTransport(context, this.#peers) });
-    this.#source = new SnapshotSource({ groups: this.#groups, blobs, env });
+    const pacer = new Pacer({ env, bytesPerSecond });
+    this.#source = new SnapshotSource({ groups: this.#groups, blobs, env, pacer });
     this.#reporter = new NodeReporter({
       context,
       coordinator: this.#peers.coordinator,

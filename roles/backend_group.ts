@@ -93,6 +93,8 @@ const RECORD_TIMEOUT_MS = 900;
 const COMPANY_MS = 3_000;
 /** Readers of a large value may still be at it when its cell is overwritten. */
 const BLOB_GRACE_MS = 60_000;
+/** Of the node's log: beyond it, nothing is kept for replicas that are being filled. */
+const LOG_KEPT_BYTES_MAX = 256 * 1024 * 1024;
 const DIVERGED_BYTES_MAX = 16 * 1024 * 1024;
 const HISTORY_MAX = 1_000;
 const AUDIT_EVERY_MS = 10_000;
@@ -127,6 +129,9 @@ export class GroupShell {
   #auditedMs: number;
   #freed: { blob: string; lsn: Lsn; atMs: number }[] = [];
   #divergedBytes = 0;
+  #diskFull = false;
+  /** Checkpoints that are being fetched from here, and until when the log behind each is kept. */
+  readonly #keptLog = new Map<Lsn, number>();
   /** It names this life primary, and has to wait. */
   #heldOffice: GroupConfig | null = null;
   #retired = false;
@@ -168,6 +173,7 @@ export class GroupShell {
         completionBytes: options.memory.shares.completions,
         lockBytes: options.memory.shares.locks,
         appendBytes: options.memory.shares.append,
+        lagBytes: Math.floor(options.memory.shares.window / 2),
       },
     });
   }
@@ -307,6 +313,7 @@ export class GroupShell {
   // ------------------------------------------------------------------------ inputs, effects
 
   feed(input: Input): void {
+    if (input.kind === "disk") this.#diskFull = input.full;
     this.#run(input);
     // A tick flushes by itself.
     if (this.#flushScheduled || input.kind === "tick") return;
@@ -821,7 +828,7 @@ export class GroupShell {
       // The copy that is written from takes memory as well.
       this.#settleMemory();
       await writing.finally(() => this.#flushingBytes = 0);
-      if (store === this.#store) this.#options.wal.release(this.gid, lsn);
+      if (store === this.#store) this.#options.wal.release(this.gid, this.#releasable(lsn));
       this.#removeFreedBlobs();
     } catch (error) {
       this.#log("error", "checkpoint failed", { lsn, message: String(error) });
@@ -830,6 +837,29 @@ export class GroupShell {
       if (explained instanceof CorruptionError) this.#options.onDamage(explained);
       else if (explained instanceof DiskFailedError) this.#env.fatal(explained);
     }
+  }
+
+  /** Somebody who fetches a checkpoint as of `lsn` will want the log behind it, within so much time. */
+  keepLogBehind(lsn: Lsn, ms: number): void {
+    const untilMs = this.#env.monotonicMs() + ms;
+    this.#keptLog.set(lsn, Math.max(this.#keptLog.get(lsn) ?? 0, untilMs));
+  }
+
+  /**
+   * Up to where the log may go, of what a checkpoint as of `lsn` covers. Replicas that are being filled
+   * would have to begin anew with another checkpoint if it went on ahead of them; but there is an end
+   * to what is kept for them.
+   */
+  #releasable(lsn: Lsn): Lsn {
+    const nowMs = this.#env.monotonicMs();
+    for (const [kept, untilMs] of this.#keptLog) if (untilMs < nowMs) this.#keptLog.delete(kept);
+    if (this.#diskFull || this.#options.wal.sizeBytes > LOG_KEPT_BYTES_MAX) return lsn;
+    const { config, progress: { peers } } = this.#replica;
+    const learning = peers.filter(({ node, matchLsn, leaseMs }) =>
+      matchLsn > 0 && leaseMs > 0 && !config!.inSync.some((member) => member.node === node)
+    );
+    const needed = [...this.#keptLog.keys(), ...learning.map(({ matchLsn }) => matchLsn)];
+    return toLsn(Math.min(lsn, ...needed));
   }
 
   /** Whether a cell or entry mentions the file of a value, or did so shortly before. */

@@ -3,7 +3,9 @@
  *
  * The primary keeps a consistent copy of its file for a while and hands it out in chunks; the
  * learner writes them to `incoming/`, picks up where it stopped after a lost connection, fetches the
- * files of large values that it lacks, and puts everything in place at once.
+ * files of large values that it lacks, and puts everything in place at once. Both sides keep to a rate
+ * (`store.transfer_mib_per_s`), so that those who wait for answers do not feel it, and the primary keeps
+ * the log behind the checkpoint for as long.
  */
 import { crc32 } from "node:zlib";
 import type { CheckpointedStore } from "../kv/cell_store.ts";
@@ -11,13 +13,14 @@ import type { BlobStore } from "../kv/disk/blob_store.ts";
 import { SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
 import { type Env, freshId } from "../kv/env.ts";
 import { CorruptionError, KvError } from "../kv/errors.ts";
-import { type GroupId, lsn as toLsn, type NodeId } from "../proto/ids.ts";
+import { type GroupId, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
 import { transferConversation } from "../proto/transfer.ts";
 import { type ClusterConfig, planGroups } from "../proto/cluster_config.ts";
 import type { GroupShell } from "./backend_group.ts";
 import type { FetchBlob } from "./blob_intake.ts";
 import type { Handlers } from "./net/rpc_service.ts";
 import { RpcError } from "./net/rpc_error.ts";
+import type { Pacer } from "./pacer.ts";
 import type { PeerLinks } from "./peers.ts";
 
 const CHUNK_BYTES = 256 * 1024;
@@ -25,10 +28,14 @@ const COPY_LIFE_MS = 120_000;
 const COPIES_MAX = 3;
 /** Whoever fetches reads or tries again sooner than this; else somebody who asks may have the place. */
 const ABANDONED_MS = 10_000;
+/** A learner that has a checkpoint fetches the values it lacks, and then asks for the log behind it. */
+const INSTALLED_WITHIN_MS = 60_000;
 const ATTEMPTS_MAX = 20;
 const RETRY_MS = 300;
 
 interface Copy {
+  readonly group: GroupShell;
+  readonly lsn: Lsn;
   readonly path: string;
   readonly bytes: number;
   readonly remove: () => Promise<void>;
@@ -40,11 +47,19 @@ export class SnapshotSource {
   readonly #groups: ReadonlyMap<GroupId, GroupShell>;
   readonly #blobs: BlobStore;
   readonly #env: Env;
+  readonly #pacer: Pacer | undefined;
   readonly #copies = new Map<string, Copy>();
 
   constructor(
-    options: { groups: ReadonlyMap<GroupId, GroupShell>; blobs: BlobStore; env: Env },
+    options: {
+      groups: ReadonlyMap<GroupId, GroupShell>;
+      blobs: BlobStore;
+      env: Env;
+      /** Of all checkpoints that are fetched from here together; absent: as fast as it goes. */
+      pacer?: Pacer;
+    },
   ) {
+    this.#pacer = options.pacer;
     this.#groups = options.groups;
     this.#blobs = options.blobs;
     this.#env = options.env;
@@ -62,19 +77,23 @@ export class SnapshotSource {
       await group.checkpointAll();
       const { lsn, path, bytes, remove } = await group.store.exportSnapshot();
       const token = freshId(this.#env);
-      this.#copies.set(token, { path, bytes, remove, usedMs: this.#env.monotonicMs() });
+      this.#copies.set(token, { group, lsn, path, bytes, remove, usedMs: this.#env.monotonicMs() });
+      group.keepLogBehind(lsn, ABANDONED_MS);
       return { token, lsn, bytes };
     },
     read: async ({ token, offset, length }) => {
       const copy = this.#copies.get(token);
       if (copy === undefined) throw new KvError("unavailable", "This checkpoint is no longer kept");
       copy.usedMs = this.#env.monotonicMs();
+      copy.group.keepLogBehind(copy.lsn, ABANDONED_MS);
+      await this.#pacer?.spend(length);
       const payload = await readChunk(copy.path, offset, Math.min(length, copy.bytes - offset));
       return { body: { crc: crc32(payload) }, payload };
     },
     close: async ({ token }) => {
       const copy = this.#copies.get(token);
       this.#copies.delete(token);
+      copy?.group.keepLogBehind(copy.lsn, INSTALLED_WITHIN_MS);
       await copy?.remove();
       return {};
     },
@@ -115,8 +134,10 @@ export async function fetchSnapshot(options: {
   dataDir: string;
   openStore: () => CheckpointedStore;
   env: Env;
+  /** Of all values that are fetched to here; absent: as fast as it goes. */
+  pacer?: Pacer;
 }): Promise<void> {
-  const { group, from, peers, blobs, dataDir, openStore, env } = options;
+  const { group, from, peers, blobs, dataDir, openStore, env, pacer } = options;
   const { gid } = group;
   const peer = peers.of("backend", from, "bulk");
   const opened = await peer.call(transferConversation, "open", { gid }, undefined, {
@@ -153,6 +174,7 @@ export async function fetchSnapshot(options: {
     if (await blobs.has(blob)) continue;
     await withRetries(env, async () => {
       const answer = await peer.call(transferConversation, "blob", { gid, blob });
+      await pacer?.spend(answer.payload.length);
       // Overwritten since, and the log behind the checkpoint says so; or damaged there, and then
       // reading or scrubbing it here will ask the others.
       if (answer.body.found) await blobs.put(blob, answer.payload);

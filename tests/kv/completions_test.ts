@@ -71,7 +71,13 @@ class CrowdedGroup {
   constructor(clients: number) {
     const completionBytes = fullOf(clients).bytes;
     this.bench = primary(undefined, undefined, {
-      memory: { recentLogBytes: 0, appendBytes: 1 << 20, completionBytes, lockBytes: Infinity },
+      memory: {
+        recentLogBytes: 0,
+        appendBytes: 1 << 20,
+        lagBytes: Infinity,
+        completionBytes,
+        lockBytes: Infinity,
+      },
     });
     for (let client = 1; client <= clients; client++) {
       assert.equal(this.ask(client, client), "applied");

@@ -604,6 +604,7 @@ Deno.test("a member that left in good order is asked where it stands, not sent e
   const memory = {
     recentLogBytes: 0,
     appendBytes: 1 << 20,
+    lagBytes: Infinity,
     completionBytes: Infinity,
     lockBytes: Infinity,
   };
@@ -642,6 +643,7 @@ Deno.test("a primary whose locks take their share of memory tells transactions t
     memory: {
       recentLogBytes: 0,
       appendBytes: 1 << 20,
+      lagBytes: Infinity,
       completionBytes: Infinity,
       lockBytes: 2_000,
     },
@@ -673,4 +675,91 @@ Deno.test("a primary whose locks take their share of memory tells transactions t
     "reply",
   );
   assert.equal(commit(prepare(6))?.kind, "reply", "and so does the next transaction");
+});
+
+/** A primary whose member 2 answers heartbeats and acknowledges entries, but far behind the others. */
+class LaggingBench {
+  readonly bench = primary(undefined, undefined, {
+    memory: {
+      recentLogBytes: 0,
+      appendBytes: 1 << 20,
+      completionBytes: Infinity,
+      lagBytes: 1_000,
+      lockBytes: Infinity,
+    },
+  });
+  last = 1;
+  lagging = 1;
+
+  write(count: number): void {
+    for (let i = 0; i < count; i++) this.bench.put("x".repeat(100));
+    this.bench.sync();
+    this.last += count;
+    this.bench.ack(1, this.last);
+  }
+
+  catchUp(count: number): void {
+    this.lagging += count;
+    this.bench.ack(2, this.lagging);
+  }
+
+  pass(ms: number): void {
+    const { bench } = this, untilMs = bench.nowMs + ms;
+    while (bench.nowMs < untilMs) {
+      bench.nowMs += 100;
+      for (const peer of [1, 2]) bench.promise(peer);
+      bench.step({ kind: "tick" });
+      this.write(1);
+      this.catchUp(1);
+    }
+  }
+
+  get proposals() {
+    return this.bench.effects.flatMap((effect) => effect.kind === "propose" ? [effect.change] : []);
+  }
+}
+
+Deno.test("a member that is far behind all others for seconds is taken out, though it makes progress", () => {
+  const lagging = new LaggingBench();
+  lagging.write(40);
+  lagging.pass(4_900);
+  assert.deepEqual(lagging.proposals, []);
+  lagging.pass(400);
+  assert.deepEqual(lagging.proposals[0], { kind: "remove", member: config().inSync[2] });
+});
+
+Deno.test("a member that catches up now and then is left alone, and so are all when all are slow", () => {
+  const catching = new LaggingBench();
+  for (let round = 0; round < 4; round++) {
+    catching.write(40);
+    catching.pass(3_000);
+    catching.catchUp(40);
+    catching.pass(200);
+  }
+  assert.deepEqual(catching.proposals, []);
+
+  const slow = new LaggingBench(), { bench } = slow;
+  for (let i = 0; i < 60; i++) bench.put("x".repeat(100));
+  bench.sync();
+  for (let i = 0; i < 100; i++) {
+    bench.nowMs += 100;
+    bench.step({ kind: "tick" });
+    for (const peer of [1, 2]) {
+      bench.promise(peer);
+      bench.ack(peer, 2 + Math.floor(i / 4));
+    }
+  }
+  assert.deepEqual(slow.proposals, []);
+});
+
+Deno.test("a member that lags is kept where too few would be left to write", () => {
+  const lagging = new LaggingBench(), { bench } = lagging;
+  bench.step({
+    kind: "config",
+    config: config({ epoch: epoch(2), minInSync: 3 }),
+    learners: [],
+  });
+  lagging.write(40);
+  lagging.pass(8_000);
+  assert.deepEqual(lagging.proposals, []);
 });

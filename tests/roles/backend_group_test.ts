@@ -189,6 +189,40 @@ Deno.test("once a checkpoint is durable, segments of the log that it covers are 
   assert.equal((await bench.recovered()).log().lastLsn, 31);
 });
 
+Deno.test("the log behind a checkpoint that somebody fetches stays, for as long as he was given", async () => {
+  const bench = await Bench.open();
+  bench.lead();
+  const puts = async (from: number, to: number) => {
+    for (let seq = from; seq <= to; seq++) await bench.put(`r${seq}`, "x".repeat(300), seq);
+  };
+  await puts(1, 20);
+  bench.shell.keepLogBehind(lsn(12), 5_000);
+  await bench.shell.checkpoint();
+  await bench.wal.collected();
+  const limits = { maxBytes: 1 << 20, maxEntries: 512 };
+  const behind = async (at: number) =>
+    (await bench.wal.readEntries(GID, lsn(at), limits))?.map((entry) => entry.lsn) ?? null;
+  assert.equal(await behind(1), null, "nobody needs what is before it");
+  assert.equal((await behind(13))?.[0], 13);
+  bench.env.monotonicMs = () => 6_001;
+  await puts(21, 22);
+  await bench.shell.checkpoint();
+  await bench.wal.collected();
+  assert.equal(await behind(13), null);
+});
+
+Deno.test("a disk that is full keeps no log for others", async () => {
+  const bench = await Bench.open();
+  bench.lead();
+  for (let seq = 1; seq <= 20; seq++) await bench.put(`r${seq}`, "x".repeat(300), seq);
+  bench.shell.keepLogBehind(lsn(2), 5_000);
+  bench.shell.feed({ kind: "disk", full: true });
+  const before = bench.disk.filesIn("wal").length;
+  await bench.shell.checkpoint();
+  await bench.wal.collected();
+  assert(bench.disk.filesIn("wal").length < before);
+});
+
 Deno.test("an entry that names a large value is logged after the value's file is on disk", async () => {
   const file = Promise.withResolvers<void>();
   const bench = await Bench.open(() => file.promise);

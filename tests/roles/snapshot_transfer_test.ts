@@ -19,7 +19,12 @@ function source() {
     const remove = () => Promise.resolve(void there.delete(path));
     return Promise.resolve({ lsn: lsn(5), path, bytes: 1, remove });
   };
-  const group = { checkpointAll: () => Promise.resolve(), store: { exportSnapshot } };
+  const kept: [behind: number, ms: number][] = [];
+  const group = {
+    checkpointAll: () => Promise.resolve(),
+    store: { exportSnapshot },
+    keepLogBehind: (behind: number, ms: number) => void kept.push([behind, ms]),
+  };
   const env = {
     monotonicMs: () => time.nowMs,
     secretBytes: (count: number) => new Uint8Array(count).fill(++secrets),
@@ -30,8 +35,16 @@ function source() {
     env,
   });
   const open = () => checkpoints.handlers.open({ gid: GID }, new Uint8Array(), {} as RpcConnection);
-  return { open, time, there };
+  return { open, time, there, kept, handlers: checkpoints.handlers };
 }
+
+Deno.test("while a checkpoint is fetched, and until it is in place, the log behind it is kept", async () => {
+  const { open, kept, handlers } = source();
+  const { token } = await open() as { token: string };
+  assert.deepEqual(kept, [[5, 10_000]], "whoever fetches reads again within that time");
+  await handlers.close({ token }, new Uint8Array(), {} as RpcConnection);
+  assert.deepEqual(kept.at(-1), [5, 60_000]);
+});
 
 Deno.test("a checkpoint whose fetcher died gives its place to the next one who asks", async () => {
   const { open, time, there } = source();
