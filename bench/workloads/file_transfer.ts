@@ -7,13 +7,13 @@
 import { join } from "node:path";
 import { frontendDoors, newcomer, type Visitor } from "../../tests/cluster/visitor.ts";
 import type { Bench, BenchRun } from "../bench_run.ts";
+import { getFile, putFile } from "../clients/file_client.ts";
 import { CostMeter, MachineMeter } from "../measure.ts";
 import { type BenchResult, bytesText, numberText, type Row } from "../report.ts";
 import { medianOf, ratiosOf, spreadOf } from "../statistics.ts";
 import { PennCloud, type RunningPennCloud } from "../systems/penncloud.ts";
 import { copyWithSync, makeRandomFile } from "../systems/plain_files.ts";
 
-const TRANSFER_MS_MAX = 30 * 60_000;
 const UPLOAD_COPIES = 3;
 
 export const upload: Bench = {
@@ -78,20 +78,12 @@ async function transfer(run: BenchRun, direction: "upload" | "download"): Promis
 }
 
 async function uploadFile(user: Visitor, source: string, name: string): Promise<string> {
-  const file = await Deno.open(source);
-  const { status, text, json } = await user.upload(name, file.readable, {
-    withinMs: TRANSFER_MS_MAX,
-  });
-  if (status !== 201) throw new Error(`The upload was refused with ${status}: ${text}`);
-  return json.id;
+  const path = `/api/v1/drive/files?parent=root&name=${name}`;
+  return JSON.parse(await putFile({ ...user, path }, source)).id;
 }
 
 async function downloadFile(user: Visitor, id: string, bytes: number): Promise<void> {
-  const response = await fetch(`${user.door}/api/v1/drive/items/${id}/content`, {
-    headers: { cookie: user.cookie },
-  });
-  let count = 0;
-  for await (const piece of response.body!) count += piece.length;
+  const count = await getFile({ ...user, path: `/api/v1/drive/items/${id}/content` });
   if (count !== bytes) throw new Error(`The download gave ${count} of ${bytes} bytes`);
 }
 
