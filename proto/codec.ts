@@ -69,6 +69,8 @@ export function encodeLine(line: Readonly<Record<string, unknown>>): string {
 export class FrameDecoder {
   /** May be raised between two frames: a handshake has tighter limits than what follows it. */
   limits: FrameLimits;
+  /** Gives the array that the payload behind `line` is filled into. All of it is overwritten. */
+  allocate: (bytes: number, line: Frame["line"]) => Uint8Array = (bytes) => new Uint8Array(bytes);
   #chunk: Uint8Array = EMPTY_PAYLOAD;
   #at = 0;
   /** The beginning of a line whose end has not come yet. */
@@ -174,7 +176,7 @@ export class FrameDecoder {
       );
     }
     this.#line = line;
-    this.#payload = bytes === 0 ? EMPTY_PAYLOAD : new Uint8Array(bytes);
+    this.#payload = bytes === 0 ? EMPTY_PAYLOAD : this.allocate(bytes, line);
     this.#filled = 0;
   }
 

@@ -37,9 +37,10 @@ import {
   type ReplicaMessage,
 } from "../proto/replication.ts";
 import type { ReadBound } from "../proto/kv_wire.ts";
-import type { BlobIntake } from "./blob_intake.ts";
+import type { BlobIntake, LentValue } from "./blob_intake.ts";
 import type { RecoveredGroup } from "./backend_recovery.ts";
 import { refusal } from "./backend_refusal.ts";
+import { payloadPool } from "./net/payload_pool.ts";
 import type { PeerLinks } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 import { bucketLimits, tabletLimits } from "./tablet_limits.ts";
@@ -604,6 +605,7 @@ export class GroupShell {
       // entries beside them are copied, so that they do not keep all of that in memory.
       const isWhole = heads.length === sizes.length &&
         heads.every(({ blobs }) => blobs === undefined);
+      const buffer = isWhole ? null : payloadPool.claim(payload);
       let offset = 0;
       for (const head of heads) {
         const end = offset + head.size;
@@ -617,10 +619,11 @@ export class GroupShell {
         });
         for (const { blob, size, gone } of head.blobs ?? []) {
           if (gone === true) continue;
-          this.#options.intake.add(blob, payload.subarray(offset, offset + size));
+          this.#options.intake.add(blob, payload.subarray(offset, offset + size), buffer);
           offset += size;
         }
       }
+      buffer?.letGo();
     }
     this.feed({ kind: "message", message, entries });
   }
@@ -648,9 +651,9 @@ export class GroupShell {
     message: Append,
     entries: readonly LogEntry[],
   ): Promise<void> {
-    const values: Map<string, Uint8Array | null>[] = [];
+    const values: Map<string, LentValue | null>[] = [];
     for (const entry of entries) {
-      const found = new Map<string, Uint8Array | null>();
+      const found = new Map<string, LentValue | null>();
       for (const { blob } of blobsOf(entry.command)) {
         found.set(blob, await this.#readForPeer(blob));
       }
@@ -660,13 +663,13 @@ export class GroupShell {
   }
 
   /** Null when the file is gone, or beyond help here: then the peer will ask others for it. */
-  async #readForPeer(blob: string): Promise<Uint8Array | null> {
+  async #readForPeer(blob: string): Promise<LentValue | null> {
     const { intake } = this.#options;
     try {
-      return await intake.read(blob);
+      return await intake.lend(blob);
     } catch (error) {
       if (!(error instanceof CorruptionError)) throw error;
-      return await intake.readWhole(this.gid, blob).catch(() => null);
+      return await intake.lendWhole(this.gid, blob).catch(() => null);
     }
   }
 
@@ -674,24 +677,27 @@ export class GroupShell {
     to: NodeId,
     message: Append,
     entries: readonly LogEntry[],
-    values: readonly Map<string, Uint8Array | null>[],
+    values: readonly Map<string, LentValue | null>[],
   ): void {
-    const payload: Uint8Array[] = [];
+    const payload: Uint8Array[] = [], lent: LentValue[] = [];
     const heads: Append["entries"] = entries.map((entry, index) => {
       payload.push(entry.payload);
       const head = message.entries[index]!;
       const found = values[index];
       if (found === undefined || found.size === 0) return head;
-      const blobs = Array.from(found, ([blob, bytes]) => {
+      const blobs = Array.from(found, ([blob, value]) => {
         // Overwritten since, and its file removed: a later entry says so.
-        if (bytes === null) return { blob, size: 0, gone: true };
-        payload.push(bytes);
-        return { blob, size: bytes.length };
+        if (value === null) return { blob, size: 0, gone: true };
+        lent.push(value);
+        payload.push(value.bytes);
+        return { blob, size: value.bytes.length };
       });
       return { ...head, blobs };
     });
     this.#options.peers.of("backend", to, "bulk")
-      .send(replicaConversation, "replica", { ...message, entries: heads }, payload);
+      .send(replicaConversation, "replica", { ...message, entries: heads }, payload, () => {
+        for (const { letGo } of lent) letGo();
+      });
   }
 
   #propose(effect: Effect & { kind: "propose" }): void {

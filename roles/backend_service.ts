@@ -23,7 +23,8 @@ import { type GetReply, kvConversation } from "../proto/kv_wire.ts";
 import type { RouteTable } from "../proto/routes.ts";
 import type { GroupShell } from "./backend_group.ts";
 import { refusal } from "./backend_refusal.ts";
-import type { BlobIntake } from "./blob_intake.ts";
+import type { BlobIntake, LentValue } from "./blob_intake.ts";
+import { payloadPool } from "./net/payload_pool.ts";
 import type { Handlers } from "./net/rpc_service.ts";
 import type { PeerLinks } from "./peers.ts";
 
@@ -269,7 +270,7 @@ export class BackendService {
     group.admit(memoryOf(heads));
     this.#largeBytes += large;
     try {
-      const request = requestOf(this.#keepLargeValues(attachAllValues(heads, payload)));
+      const request = requestOf(this.#keepLargeValues(attachAllValues(heads, payload), payload));
       const answer = group.apply(stamp, request);
       if (large > 0 && !group.isLogged(stamp)) this.#discardFiles(request);
       return answerOf(await answer);
@@ -279,7 +280,7 @@ export class BackendService {
   }
 
   /** Checks every value against its checksum, then starts writing large ones to files. */
-  #keepLargeValues(ops: readonly LogRowOp[]): LogRowOp[] {
+  #keepLargeValues(ops: readonly LogRowOp[], payload: Uint8Array): LogRowOp[] {
     let bytes = 0;
     for (const { conditions, mutations } of ops) {
       for (const part of [...conditions, ...mutations]) {
@@ -291,10 +292,10 @@ export class BackendService {
       const message = `A request carries at most ${OPERATION_BYTES_MAX} bytes of values`;
       throw new KvError("invalid_request", message);
     }
-    return ops.map((op) => this.#withFiles(op));
+    return ops.map((op) => this.#withFiles(op, payload));
   }
 
-  #withFiles(op: LogRowOp): LogRowOp {
+  #withFiles(op: LogRowOp, payload: Uint8Array): LogRowOp {
     let changed = false;
     const mutations = op.mutations.map((mutation): LogMutation => {
       if (!("value" in mutation)) return mutation;
@@ -302,7 +303,10 @@ export class BackendService {
       if (value.size <= INLINE_BYTES_MAX || !(value.value instanceof Uint8Array)) return mutation;
       changed = true;
       const blob = freshId(this.#options.env);
-      this.#options.intake.add(blob, value.value);
+      // Values beside it that stay in the log are views into the same buffer and keep it.
+      const buffer = value.size === payload.length ? payloadPool.claim(payload) : null;
+      this.#options.intake.add(blob, value.value, buffer);
+      buffer?.letGo();
       return { ...mutation, value: { ...value, value: { blob } } };
     });
     return changed ? { ...op, mutations } : op;
@@ -363,16 +367,17 @@ export class BackendService {
     if (cell === undefined) return { body: { lsn, cell: null, ...locks }, payload: EMPTY };
     const { version, size, crc, value } = cell;
     const body = { lsn, cell: { version, size, crc }, ...locks };
-    return isBlobRef(value)
-      ? this.#readLarge(group, value.blob, crc).then((payload) => ({ body, payload }))
-      : { body, payload: value };
+    if (!isBlobRef(value)) return { body, payload: value };
+    return this.#readLarge(group, value.blob, crc).then(({ bytes, letGo }) => {
+      return { body, payload: bytes, onWritten: letGo };
+    });
   }
 
   /** A file that is damaged is fetched anew from another member, if any has it. */
-  async #readLarge(group: GroupShell, blob: string, crc: number): Promise<Uint8Array> {
+  async #readLarge(group: GroupShell, blob: string, crc: number): Promise<LentValue> {
     try {
-      const bytes = await this.#options.intake.readWhole(group.gid, blob);
-      if (crc32(bytes) === crc) return bytes;
+      const value = await this.#options.intake.lendWhole(group.gid, blob, crc);
+      if ((value.crc ?? crc32(value.bytes)) === crc) return value;
       throw new CorruptionError("The file of a value is another value's", blob, 0);
     } catch (error) {
       throw this.#damage(group, error);
@@ -490,6 +495,7 @@ function firstOf<T>(items: Iterable<T>, count: number): T[] {
 interface CellAnswer {
   readonly body: z.infer<typeof GetReply>;
   readonly payload: Uint8Array;
+  readonly onWritten?: () => void;
 }
 
 /** The cells of a page without their values, and behind them the values of those that have one. */

@@ -5,6 +5,9 @@
  * `durable()` is what the log waits for. A primary sends a value on from memory while it is recent
  * and from its file later. A full disk delays, any other failure ends the process.
  *
+ * The buffers that values come in are used again (net/payload_pool.ts): the intake holds one as long as
+ * its value is recent, and whoever borrows the value (`lend`) until he has sent it.
+ *
  * A file never changes under its name and carries checksums, so one that is damaged or missing can be
  * replaced by another member's without any ado about replication.
  */
@@ -13,6 +16,20 @@ import { isDiskFull } from "../kv/disk/disk.ts";
 import type { Env } from "../kv/env.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import type { GroupId } from "../proto/ids.ts";
+import { type HeldBuffer, payloadPool } from "./net/payload_pool.ts";
+
+/** A value to look at until `letGo` is called, once; not calling it costs a buffer and does no harm. */
+export interface LentValue {
+  readonly bytes: Uint8Array;
+  /** The CRC-32 that they were just found to have; null: not looked at. */
+  readonly crc: number | null;
+  readonly letGo: () => void;
+}
+
+interface RecentValue {
+  readonly bytes: Uint8Array;
+  readonly buffer: HeldBuffer | null;
+}
 
 const RECENT_BYTES_MAX = 12 * 1024 * 1024;
 const RETRY_MS = 500;
@@ -31,7 +48,7 @@ export class BlobIntake {
   readonly #pending = new Map<string, Promise<void>>();
   readonly #removing = new Map<string, Promise<void>>();
   /** Oldest first. */
-  readonly #recent = new Map<string, Uint8Array>();
+  readonly #recent = new Map<string, RecentValue>();
   #recentBytes = 0;
 
   constructor(
@@ -43,10 +60,15 @@ export class BlobIntake {
     this.#onDiskFull = options.onDiskFull;
   }
 
-  /** Starts writing; `bytes` must not change any more. Doing it again with one id is harmless. */
-  add(id: string, bytes: Uint8Array): void {
+  /**
+   * Starts writing; `bytes` must not change any more. Doing it again with one id is harmless.
+   *
+   * @param buffer what `bytes` lie in, held by the intake for as long as it needs them
+   */
+  add(id: string, bytes: Uint8Array, buffer: HeldBuffer | null = null): void {
     if (this.#pending.has(id) || this.#recent.has(id)) return;
-    this.#recent.set(id, bytes);
+    buffer?.hold();
+    this.#recent.set(id, { bytes, buffer });
     this.#recentBytes += bytes.length;
     this.#pending.set(id, this.#write(id, bytes).finally(() => this.#written(id)));
   }
@@ -58,8 +80,7 @@ export class BlobIntake {
   discard(id: string): Promise<void> {
     const pending = this.#pending.get(id);
     if (pending !== undefined) return pending.then(() => this.discard(id));
-    this.#recentBytes -= this.#recent.get(id)?.length ?? 0;
-    this.#recent.delete(id);
+    this.#forget(id);
     const removing = this.#store.remove(id).finally(() => this.#removing.delete(id));
     this.#removing.set(id, removing);
     return removing;
@@ -71,11 +92,18 @@ export class BlobIntake {
     return waiting.length === 0 ? null : Promise.all(waiting);
   }
 
-  /** Whole, from memory or disk; null when there is no such file. */
-  async read(id: string): Promise<Uint8Array | null> {
+  /** Whole, from memory or disk; null when there is no such file. `crc` as it should be, if known. */
+  async lend(id: string, crc?: number): Promise<LentValue | null> {
     const recent = this.#recent.get(id);
-    if (recent !== undefined) return recent;
-    return await this.#store.has(id) ? await this.#store.get(id) : null;
+    if (recent !== undefined) {
+      recent.buffer?.hold();
+      return { bytes: recent.bytes, crc: null, letGo: () => recent.buffer?.letGo() };
+    }
+    if (!await this.#store.has(id)) return null;
+    const allocate = (bytes: number) => payloadPool.take(bytes);
+    const bytes = await this.#store.get(id, { crc, allocate });
+    const buffer = payloadPool.claim(bytes);
+    return { bytes, crc: crc ?? null, letGo: () => buffer?.letGo() };
   }
 
   /**
@@ -83,17 +111,17 @@ export class BlobIntake {
    *
    * @throws {CorruptionError} it is damaged or missing here, and nobody else could give it
    */
-  async readWhole(gid: GroupId, id: string): Promise<Uint8Array> {
+  async lendWhole(gid: GroupId, id: string, crc?: number): Promise<LentValue> {
     let damage: CorruptionError;
     try {
-      const bytes = await this.read(id);
-      if (bytes !== null) return bytes;
+      const value = await this.lend(id, crc);
+      if (value !== null) return value;
       damage = new CorruptionError("The file of a value is missing", id, 0);
     } catch (error) {
       if (!(error instanceof CorruptionError)) throw error;
       damage = error;
     }
-    return await this.mend(gid, id, damage);
+    return { bytes: await this.mend(gid, id, damage), crc: null, letGo: () => {} };
   }
 
   /**
@@ -113,7 +141,10 @@ export class BlobIntake {
   }
 
   async #repair(gid: GroupId, id: string, damage: CorruptionError): Promise<Uint8Array | null> {
-    const bytes = this.#recent.get(id) ?? await this.#fetch(gid, id);
+    const recent = this.#recent.get(id);
+    // What is written and handed out now stays as it is for good.
+    recent?.buffer?.hold();
+    const bytes = recent?.bytes ?? await this.#fetch(gid, id);
     if (bytes === null) return null;
     this.#env.log("warning", "a value was mended", { gid, blob: id, damage: damage.message });
     this.repairCount += 1;
@@ -137,11 +168,17 @@ export class BlobIntake {
 
   #written(id: string): void {
     this.#pending.delete(id);
-    for (const [oldest, bytes] of this.#recent) {
+    for (const oldest of this.#recent.keys()) {
       if (this.#recentBytes <= RECENT_BYTES_MAX) return;
-      if (this.#pending.has(oldest)) continue;
-      this.#recent.delete(oldest);
-      this.#recentBytes -= bytes.length;
+      if (!this.#pending.has(oldest)) this.#forget(oldest);
     }
+  }
+
+  #forget(id: string): void {
+    const recent = this.#recent.get(id);
+    if (recent === undefined) return;
+    this.#recent.delete(id);
+    this.#recentBytes -= recent.bytes.length;
+    recent.buffer?.letGo();
   }
 }

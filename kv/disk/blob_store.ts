@@ -40,6 +40,13 @@ export interface BlobRange {
   readonly length?: number;
 }
 
+export interface BlobReadOptions extends BlobRange {
+  /** What the whole value's CRC-32 should be. If it is, the pieces' need not be looked at. */
+  readonly crc?: number | undefined;
+  /** Gives the array to read into; all of it is overwritten. */
+  readonly allocate?: (bytes: number) => Uint8Array;
+}
+
 export class BlobStore {
   readonly #disk: Disk;
   readonly #dir: string;
@@ -91,8 +98,12 @@ export class BlobStore {
     }
   }
 
-  /** @throws {CorruptionError} the blob is missing, or what was asked of it is damaged */
-  async get(id: string, { offset = 0, length = Infinity }: BlobRange = {}): Promise<Uint8Array> {
+  /**
+   * @throws {CorruptionError} the blob is missing, or what was asked of it is damaged, or its pieces are
+   *   sound and it is another value than `crc` says
+   */
+  async get(id: string, options: BlobReadOptions = {}): Promise<Uint8Array> {
+    const { offset = 0, length = Infinity, crc, allocate = freshArray } = options;
     const { path } = this.#place(id);
     let file: DiskFile;
     try {
@@ -109,15 +120,20 @@ export class BlobStore {
       const firstPiece = Math.floor(start / PIECE_BYTES);
       const pieceStart = firstPiece * PIECE_BYTES;
       const pieceEnd = Math.min(pieceCountOf(end) * PIECE_BYTES, bytes);
-      const data = new Uint8Array(pieceEnd - pieceStart);
+      const data = allocate(pieceEnd - pieceStart);
       const fileOffset = headerBytesOf(bytes) + pieceStart;
       const got = await file.readAt(fileOffset, data);
+      if (crc !== undefined && got === bytes && crc32(data) === crc) return data;
       for (let piece = firstPiece; piece * PIECE_BYTES < pieceEnd; piece++) {
         const at = piece * PIECE_BYTES - pieceStart;
         const part = data.subarray(at, Math.min(at + PIECE_BYTES, got));
         if (crc32(part) === table[piece]) continue;
         const message = `Cannot read blob "${id}": a piece fails its checksum`;
         throw new CorruptionError(message, path, fileOffset + at);
+      }
+      if (crc !== undefined) {
+        const message = `Cannot read blob "${id}": it is another value's`;
+        throw new CorruptionError(message, path, 0);
       }
       return data.subarray(start - pieceStart, end - pieceStart);
     } finally {
@@ -223,6 +239,8 @@ class DirSync {
     return running;
   }
 }
+
+const freshArray = (bytes: number): Uint8Array => new Uint8Array(bytes);
 
 function encodeHeader(id: string, bytes: Uint8Array): Uint8Array {
   const header = new Uint8Array(headerBytesOf(bytes.length));

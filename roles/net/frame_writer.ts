@@ -10,6 +10,7 @@
 interface QueuedFrame {
   readonly line: string;
   readonly payload: readonly Uint8Array[];
+  readonly onWritten: (() => void) | null;
 }
 
 export interface FrameWriterOptions {
@@ -49,10 +50,16 @@ export class FrameWriter {
   /**
    * Queues one frame and returns its number. The payload must not change until it is written.
    * After `end()` frames are taken and never handed over.
+   *
+   * @param onWritten called when the socket has taken all of the payload; never, if that does not happen
    */
-  add(line: string, payload: readonly Uint8Array[] = NO_PAYLOAD): number {
+  add(
+    line: string,
+    payload: readonly Uint8Array[] = NO_PAYLOAD,
+    onWritten: (() => void) | null = null,
+  ): number {
     if (this.#ended) return ++this.#queuedCount;
-    this.#queue.push({ line, payload });
+    this.#queue.push({ line, payload, onWritten });
     this.queuedBytes += frameBytes(line, payload);
     if (!this.#writing) {
       this.#writing = true;
@@ -115,7 +122,7 @@ export class FrameWriter {
     return this.#writeLargeFrame(frame);
   }
 
-  async #writeLargeFrame({ line, payload }: QueuedFrame): Promise<void> {
+  async #writeLargeFrame({ line, payload, onWritten }: QueuedFrame): Promise<void> {
     if (line.length * 3 > BUFFER_BYTES - this.#used) await this.#flush();
     if (line.length * 3 > BUFFER_BYTES) {
       await this.#write(utf8Encoder.encode(line));
@@ -134,6 +141,8 @@ export class FrameWriter {
       }
       this.#settle(part.length);
     }
+    // Small parts lie copied in our own buffer by now.
+    onWritten?.();
   }
 
   #encode(line: string): void {

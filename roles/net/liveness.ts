@@ -1,7 +1,9 @@
 /**
  * One timer for the whole process that lets every open connection check whether its other end is
- * still there. A host that lost power closes no connection; only silence tells.
+ * still there. A host that lost power closes no connection; only silence tells. The connections' spare
+ * buffers are looked at as well.
  */
+import { payloadPool } from "./payload_pool.ts";
 
 export interface Watched {
   /** Called about once a second. `lateMs`: how much longer than that it took this time. */
@@ -33,4 +35,5 @@ function tick(): void {
   const lateMs = Math.max(0, nowMs - lastTickMs - TICK_MS);
   lastTickMs = nowMs;
   for (const connection of [...watched]) connection.checkLiveness(nowMs, lateMs);
+  payloadPool.tick();
 }

@@ -20,6 +20,7 @@ import {
   type RequestOf,
 } from "../../proto/rpc.ts";
 import { FrameWriter } from "./frame_writer.ts";
+import { payloadPool } from "./payload_pool.ts";
 import { closeQuietly } from "./handshake.ts";
 import { unwatchLiveness, watchLiveness } from "./liveness.ts";
 import { type PendingCall, PendingCalls } from "./pending_calls.ts";
@@ -102,11 +103,14 @@ export class RpcConnection {
       limits: this.#limits,
       connection: this,
       onError: options.onError,
-      sendAnswer: (line, parts) => this.#sendAnswer(line, parts),
+      sendAnswer: (line, parts, onWritten) => this.#sendAnswer(line, parts, onWritten),
       onSettled: () => this.#maybeResume(),
     });
     this.#conn.setNoDelay(true);
     this.#conn.setKeepAlive(true);
+    // Only handlers know of the pool: answers are the caller's for good.
+    options.decoder.allocate = (bytes, line) =>
+      line.re === undefined ? payloadPool.take(bytes) : new Uint8Array(bytes);
     watchLiveness(this);
     void this.#readAll();
   }
@@ -192,12 +196,17 @@ export class RpcConnection {
     });
   }
 
-  /** Tells the other side without waiting. Lost silently when the connection is closed or full. */
+  /**
+   * Tells the other side without waiting. Lost silently when the connection is closed or full.
+   *
+   * @param onWritten called when the socket has taken the payload; never, if the message is lost
+   */
   send<C extends Conversation, Name extends NoticeName<C>>(
     _conversation: C,
     name: Name,
     body: RequestOf<C[Name]>,
     payload?: Payload,
+    onWritten: (() => void) | null = null,
   ): void {
     if (this.#closeReason !== null) return;
     const parts = toParts(payload), bytes = byteCount(parts);
@@ -207,7 +216,7 @@ export class RpcConnection {
       this.droppedNotices++;
       return;
     }
-    this.#writer.add(line, parts);
+    this.#writer.add(line, parts, onWritten);
   }
 
   /** Ends the connection now. Calls that wait fail with `closed`; handlers run on, unheard. */
@@ -307,9 +316,13 @@ export class RpcConnection {
     else this.#served.refuse(request);
   }
 
-  #sendAnswer(line: string, parts: readonly Uint8Array[]): void {
+  #sendAnswer(
+    line: string,
+    parts: readonly Uint8Array[],
+    onWritten: (() => void) | null,
+  ): void {
     if (this.#closeReason !== null) return;
-    this.#writer.add(line, parts);
+    this.#writer.add(line, parts, onWritten);
     if (this.#writer.queuedBytes > this.#limits.answerBytesMax) {
       this.#end(`the other end left ${this.#writer.queuedBytes} bytes of answers unread`);
     }

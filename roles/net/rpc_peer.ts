@@ -68,14 +68,15 @@ export class RpcPeer {
     name: Name,
     body: RequestOf<C[Name]>,
     payload?: Payload,
+    onWritten?: () => void,
   ): void {
     if (this.#connection !== null) {
-      return this.#connection.send(conversation, name, body, payload);
+      return this.#connection.send(conversation, name, body, payload, onWritten);
     }
     if (this.#waitingNotices >= WAITING_NOTICES_MAX) return;
     this.#waitingNotices++;
     this.connect().then(
-      (connection) => connection.send(conversation, name, body, payload),
+      (connection) => connection.send(conversation, name, body, payload, onWritten),
       () => {},
     ).finally(() => this.#waitingNotices--);
   }

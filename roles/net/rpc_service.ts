@@ -9,13 +9,15 @@ import type { RpcConnection } from "./rpc_connection.ts";
 export interface AnswerWithPayload<Rep> {
   readonly body: Rep;
   readonly payload: Uint8Array | readonly Uint8Array[];
+  /** Called when the socket has taken the payload; never, if the answer does not leave. */
+  readonly onWritten?: () => void;
 }
 
 export type Answer<M> = [ReplyOf<M>] extends [never] ? void
   : ReplyOf<M> | AnswerWithPayload<ReplyOf<M>>;
 
 /**
- * One function per method. `payload` belongs to the handler. What it throws becomes the caller's
+ * One function per method. `payload` belongs to the handler, as does its buffer (payload_pool.ts). What it throws becomes the caller's
  * error: a KvError or RpcError with its code (and `details`), anything else as `internal`.
  */
 export type Handlers<C extends Conversation> = {

@@ -16,7 +16,11 @@ export interface ServedRequestsOptions {
   readonly connection: RpcConnection;
   readonly onError: RpcErrorListener;
   /** Sends one answer, unless the connection has ended. */
-  readonly sendAnswer: (line: string, parts: readonly Uint8Array[]) => void;
+  readonly sendAnswer: (
+    line: string,
+    parts: readonly Uint8Array[],
+    onWritten: (() => void) | null,
+  ) => void;
   /** A request has been answered, so there is room for another. */
   readonly onSettled: () => void;
 }
@@ -101,7 +105,8 @@ export class ServedRequests {
       return this.#fail(request, error); // the handler's answer is no JSON
     }
     const excess = describeExcess(this.#options.limits.frame, { line, payloadBytes: bytes });
-    if (excess === null) this.#options.sendAnswer(line, parts);
+    const onWritten = withPayload ? result.onWritten ?? null : null;
+    if (excess === null) this.#options.sendAnswer(line, parts, onWritten);
     else this.#fail(request, new Error(`Cannot send the answer to ${name}: ${excess}`));
   }
 
@@ -111,7 +116,8 @@ export class ServedRequests {
     if (!expected || id === null) {
       this.#options.onError(error, { peer: this.#options.connection.peer, method: name });
     }
-    if (id !== null) this.#options.sendAnswer(encodeLine({ re: id, error: wireError }), NO_PARTS);
+    if (id === null) return;
+    this.#options.sendAnswer(encodeLine({ re: id, error: wireError }), NO_PARTS, null);
   }
 }
 

@@ -139,7 +139,7 @@ Deno.test("a file that is thrown away before it is written is gone once it is", 
   intake.add("refused", value);
   await intake.discard("refused");
   assert.deepEqual(await bench.ids(), []);
-  assert.equal(await intake.read("refused"), null, "and takes no memory");
+  assert.equal(await intake.lend("refused"), null, "and takes no memory");
 });
 
 Deno.test("the sweeper looks a minute after the start, every few hours, and a minute after it is told of leftovers", async () => {
