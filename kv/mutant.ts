@@ -99,6 +99,9 @@ export type MutantName =
   // Damage that heals.
   | "scrub-finds-nothing"
   | "rebuilt-under-old-name"
+  | "lost-segment-ignored"
+  | "shrunk-log-accepted"
+  | "damaged-store-not-kept"
   // No bug: the simulator's machines do not keep what leases rely on.
   | "clocks-beyond-bound";
 

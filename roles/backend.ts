@@ -40,7 +40,12 @@ import type { Self } from "../kv/replica.ts";
 import { GroupShell } from "./backend_group.ts";
 import { BackendGroups } from "./backend_groups.ts";
 import { BackendService } from "./backend_service.ts";
-import { type FoundStore, readStoreWithSpace, untilExpendable } from "./backend_start.ts";
+import {
+  type FoundStore,
+  openOrRenew,
+  readStoreWithSpace,
+  untilExpendable,
+} from "./backend_start.ts";
 import { BlobIntake } from "./blob_intake.ts";
 import { BlobSweeper } from "./blob_sweeper.ts";
 import { CopySafety } from "./copy_safety.ts";
@@ -51,7 +56,7 @@ import { Metrics } from "./metrics.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
 import { NodeReporter } from "./node_reporter.ts";
-import { opsPort, startOpsServer } from "./ops_server.ts";
+import { type OpsAnswers, opsPort, startOpsServer } from "./ops_server.ts";
 import { Pacer } from "./pacer.ts";
 import { type PeerLinks, Peers, secretText } from "./peers.ts";
 import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
@@ -82,7 +87,15 @@ export async function runBackend(context: RoleContext): Promise<RunningRole> {
   const starting = startBackend(guarded, {
     mayRenew: async (damage) => {
       waiting.resolve();
-      await untilExpendable(guarded, damage, stopping.signal);
+      const peers = new Peers(guarded);
+      const { host: hostname, port } = guarded.node;
+      const startOps = (answers: OpsAnswers) =>
+        startOpsServer({ hostname, port: opsPort(port), ...answers });
+      try {
+        await untilExpendable(guarded, damage, stopping.signal, { peers, startOps });
+      } finally {
+        peers.close();
+      }
     },
   });
   // A damaged store may have to wait for others, and must be able to stop meanwhile.
@@ -113,7 +126,15 @@ async function startBackend(
 ): Promise<RunningRole> {
   const { node, config, env, dataDir: dir, clusterId } = context;
   const folder = await openDataFolder({ dir, clusterId, mayRenew });
-  const backend = await openOrRenew(context, folder, mayRenew);
+  const backend = await openOrRenew({
+    open: () => {
+      const { storeId: store, bootCount: inc } = folder.identity;
+      const self = { node: nodeId(node.id), store, inc };
+      return Backend.open(context, self, realParts(context, folder));
+    },
+    mayRenew,
+    renew: (damage) => folder.renew(damage),
+  });
   // What loading the program and reading the log took goes back now, while nobody waits for us.
   if (Deno.env.get("DENO_USR2_MEMORY_TRIM") === "1") Deno.kill(Deno.pid, "SIGUSR2");
   const server = serveRpc({
@@ -142,27 +163,6 @@ async function startBackend(
       await folder.close();
     },
   };
-}
-
-/** A store whose log is damaged goes on as a new one, once nobody needs it as it was. */
-async function openOrRenew(
-  context: RoleContext,
-  folder: DataFolder,
-  mayRenew: (damage: CorruptionError) => Promise<void>,
-): Promise<Backend> {
-  const open = () => {
-    const { storeId: store, bootCount: inc } = folder.identity;
-    const self = { node: nodeId(context.node.id), store, inc };
-    return Backend.open(context, self, realParts(context, folder));
-  };
-  try {
-    return await open();
-  } catch (error) {
-    if (!(error instanceof CorruptionError)) throw error;
-    await mayRenew(error);
-    await folder.renew(error);
-    return await open();
-  }
 }
 
 /** What a backend stands on; the simulator (tests/sim/) hands in its own. */

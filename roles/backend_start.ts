@@ -11,6 +11,7 @@ import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { isDiskFull } from "../kv/disk/disk.ts";
 import { Wal } from "../kv/disk/wal.ts";
 import { CorruptionError } from "../kv/errors.ts";
+import { mutated } from "../kv/mutant.ts";
 import type { Self } from "../kv/replica.ts";
 import { planGroups } from "../proto/cluster_config.ts";
 import { type GroupId, groupId, lsn as toLsn } from "../proto/ids.ts";
@@ -20,8 +21,8 @@ import type { FoundGroup } from "./backend_groups.ts";
 import { RecoveredGroup } from "./backend_recovery.ts";
 import { CopySafety } from "./copy_safety.ts";
 import { NodeReporter } from "./node_reporter.ts";
-import { opsPort, startOpsServer } from "./ops_server.ts";
-import { Peers } from "./peers.ts";
+import type { OpsAnswers } from "./ops_server.ts";
+import type { PeerLinks } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 
 const SPACE_RETRY_MS = 1_000;
@@ -130,19 +131,50 @@ function refuseShrunkLog({ dir, self, wal, groups }: {
     if (store instanceof Error || store.checkpointLsn === 0) continue;
     const { log } = savedMeta(gid, store);
     if (log.store !== self.store || log.batch <= wal.recoveredBatch) continue;
+    if (mutated("shrunk-log-accepted")) continue;
     const message = `The log ends with batch ${wal.recoveredBatch}, but a checkpoint was made ` +
       `after batch ${log.batch}`;
     throw new CorruptionError(message, dir, 0);
   }
 }
 
-/** Waits until no group needs what this folder holds, and tells the operator meanwhile. */
+/**
+ * Opens a store; one whose log is damaged goes on as a new one, once nobody needs it as it was.
+ *
+ * @param mayRenew resolves when the store may be given up; until then nothing of it is touched
+ * @param renew gives it another name, and moves away what is damaged
+ */
+export async function openOrRenew<T>({ open, mayRenew, renew }: {
+  open: () => Promise<T>;
+  mayRenew: (damage: CorruptionError) => Promise<void>;
+  renew: (damage: CorruptionError) => Promise<void>;
+}): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!(error instanceof CorruptionError)) throw error;
+    if (!mutated("damaged-store-not-kept")) await mayRenew(error);
+    await renew(error);
+    return await open();
+  }
+}
+
+/**
+ * Waits until no group needs what this folder holds, and tells the operator meanwhile.
+ *
+ * @param parts what it stands on; the simulator hands in its own
+ */
 export async function untilExpendable(
   context: RoleContext,
   damage: CorruptionError,
   signal: AbortSignal,
+  parts: {
+    readonly peers: PeerLinks;
+    /** Answers over HTTP that this node is not ready. */
+    readonly startOps: (answers: OpsAnswers) => { close(): Promise<void> };
+  },
 ): Promise<void> {
-  const { env, node } = context;
+  const { env } = context;
   env.log("error", "damaged store", { message: damage.message });
   let why = "it asks whether they have everything";
   const sentence = (found = damage.message) =>
@@ -152,7 +184,7 @@ export async function untilExpendable(
     const tooLong = sentence().length - PROBLEM_CHARS_MAX;
     return tooLong <= 0 ? sentence() : sentence(`${damage.message.slice(0, -tooLong - 1)}…`);
   };
-  const peers = new Peers(context);
+  const { peers } = parts;
   const safety = new CopySafety(context, peers);
   const reporter = new NodeReporter({
     context,
@@ -160,9 +192,7 @@ export async function untilExpendable(
     ready: () => false,
     problem: () => shortened().slice(0, PROBLEM_CHARS_MAX),
   });
-  const ops = startOpsServer({
-    hostname: node.host,
-    port: opsPort(node.port),
+  const ops = parts.startOps({
     ready: () => ({ ready: false, reason: sentence() }),
     metrics: () => "",
   });
@@ -177,7 +207,6 @@ export async function untilExpendable(
     }
   } finally {
     reporter.stop();
-    peers.close();
     await ops.close();
   }
 }

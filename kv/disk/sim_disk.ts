@@ -232,6 +232,18 @@ export class SimDisk implements Disk {
     if (offset < durable.length) durable.view()[offset]! ^= mask;
   }
 
+  /** A file is gone behind everyone's back, durably. */
+  loseFile(path: string): void {
+    const { folder, name } = this.#place(path);
+    for (const change of folder.pending) {
+      for (const item of change.filter((one) => one.name === name)) {
+        change.splice(change.indexOf(item), 1);
+      }
+    }
+    folder.live.delete(name);
+    folder.durable.delete(name);
+  }
+
   /** Names of the files in a folder, sorted. */
   filesIn(dir: string): string[] {
     const folder = this.#folders.get(normal(dir));

@@ -82,6 +82,8 @@ export class Wal {
   #lastBatch: number;
   /** A seal must come before the next batch: it proves that what recovery kept is durable. */
   #sealIsDue = true;
+  /** Number of the oldest segment that recovery must find. */
+  #oldestNeeded: number;
   #queue: PendingAppend[] = [];
   #queuedBytes = 0;
   #pumping: Promise<void> | null = null;
@@ -110,6 +112,7 @@ export class Wal {
     this.#options = options;
     this.#index = index;
     this.#segments = log.segments;
+    this.#oldestNeeded = log.segments[0]?.number ?? 1;
     this.#lastBatch = log.lastBatch;
     this.recoveredBatch = log.lastBatch;
     this.tornBytes = log.tornBytes;
@@ -370,7 +373,7 @@ export class Wal {
         const out = this.#encoder.begin(segment, { offset: rolls ? 0 : startOffset, batch });
         if (rolls) out.header(this.#segmentHeader(segment.number));
         let leftCount = appends.reduce((sum, append) => sum + append.records.length, 0);
-        if (isSeal) out.seal();
+        if (isSeal) out.seal(this.#oldestNeeded);
         for (const { records } of appends) {
           for (const record of records) {
             const group = this.#index.group(record.gid);
@@ -440,8 +443,9 @@ export class Wal {
 
   #segmentHeader(segmentNumber: number): Uint8Array {
     const { clusterId, storeId } = this.#options;
-    const previousBatch = this.#lastBatch;
-    return encodeSegmentHeader({ clusterId, storeId, segmentNumber, previousBatch });
+    const previousBatch = this.#lastBatch, oldestSegment = this.#oldestNeeded;
+    const ids = { clusterId, storeId };
+    return encodeSegmentHeader({ ...ids, segmentNumber, oldestSegment, previousBatch });
   }
 
   /** After a full disk: takes away what was written of a batch. */
@@ -500,7 +504,13 @@ export class Wal {
           }
         }
         if (rewritten.length > 0) await this.append(rewritten);
-        else if (!mustWait) await this.#deleteOldest();
+        else if (!mustWait) {
+          // Said before it is done: a log that lacks more than it says was damaged.
+          this.#oldestNeeded = oldest.number + 1;
+          this.#sealIsDue = true;
+          await this.append([]);
+          await this.#deleteOldest();
+        }
       }
     } catch (error) {
       // The next release tries again; if the disk failed for good, every append says so.

@@ -43,11 +43,12 @@ export class BatchEncoder {
     this.#used += bytes.length;
   }
 
-  seal(): void {
+  seal(oldestSegment: number): void {
     const header = this.#header;
     header.type = TYPES.seal;
     header.gid = SEAL_GID;
-    header.prevCrc = header.epoch = header.lsn = 0;
+    header.prevCrc = header.epoch = 0;
+    header.lsn = oldestSegment;
     this.#put(NOTHING, FLAG_BATCH_END);
   }
 

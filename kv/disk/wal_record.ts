@@ -6,11 +6,11 @@
  *      6 u16 version                                 4 u32 payload bytes, 0..65536
  *      8  16 bytes of SHA-256(clusterId)             8 u32 headerCrc, CRC32C of bytes 0..7 and 12..47
  *     24  16 bytes of SHA-256(storeId)              12 u32 payload checksum
- *     40 u64 segment number, first is 1             16 u8  type: see TYPES
- *     48 u64 last batch of the segment before       17 u8  flags: see FLAG_*
- *     56 u32 CRC32C of bytes 0..55                  18 u16 group
- *     60  zeros                                     20 u32 headerCrc of the group's record before
- *                                                   24 u64 epoch      32 u64 lsn     40 u64 batch
+ *     40 u32 segment number, first is 1             16 u8  type: see TYPES
+ *     44 u32 oldest segment at that time            17 u8  flags: see FLAG_*
+ *     48 u64 last batch of the segment before       18 u16 group
+ *     56 u32 CRC32C of bytes 0..55                  20 u32 headerCrc of the group's record before
+ *     60  zeros                                     24 u64 epoch      32 u64 lsn     40 u64 batch
  *                                                   48  payload, then zeros up to a multiple of 8
  *
  * - `headerCrc` is seeded with store, segment number and file offset: a record that was misplaced, or
@@ -21,7 +21,9 @@
  * - A payload above 64 KiB is cut into several records of the same type and lsn, each with its own
  *   checksum, one right after the other; all but the last have FLAG_CONTINUES.
  * - A seal is a batch of its own without content: written at each start and each clean stop, it proves
- *   that all before it was synced.
+ *   that all before it was synced. Its lsn is the number of the oldest segment that is still needed, and
+ *   one is written before a segment is deleted: a log that begins later than the last of them says has
+ *   lost what it began with.
  *
  * Checksums of payloads: CRC32C up to 4 KiB, CRC-32 (zlib) above, where it is much faster.
  */
@@ -115,8 +117,9 @@ export function payloadRecordBytes(payloadBytes: number): number {
 }
 
 export function encodeSegmentHeader(
-  { clusterId, storeId, segmentNumber, previousBatch }: WalIdentity & {
+  { clusterId, storeId, segmentNumber, oldestSegment, previousBatch }: WalIdentity & {
     segmentNumber: number;
+    oldestSegment: number;
     previousBatch: number;
   },
 ): Uint8Array {
@@ -126,7 +129,8 @@ export function encodeSegmentHeader(
   view.setUint16(6, FORMAT_VERSION, true);
   bytes.set(idDigest(clusterId), 8);
   bytes.set(idDigest(storeId), 24);
-  setUint64(view, 40, segmentNumber);
+  view.setUint32(40, segmentNumber, true);
+  view.setUint32(44, oldestSegment, true);
   setUint64(view, 48, previousBatch);
   view.setUint32(56, crc32c(bytes, 0, 56), true);
   return bytes;
@@ -137,6 +141,8 @@ export interface SegmentHeader {
   readonly clusterDigest: Uint8Array;
   readonly storeDigest: Uint8Array;
   readonly segmentNumber: number;
+  /** 0: it does not say. */
+  readonly oldestSegment: number;
   readonly previousBatch: number;
 }
 
@@ -150,7 +156,8 @@ export function readSegmentHeader(bytes: Uint8Array): SegmentHeader | null {
     version: view.getUint16(6, true),
     clusterDigest: bytes.slice(8, 24),
     storeDigest: bytes.slice(24, 40),
-    segmentNumber: getUint64(view, 40),
+    segmentNumber: view.getUint32(40, true),
+    oldestSegment: view.getUint32(44, true),
     previousBatch: getUint64(view, 48),
   };
 }
@@ -159,14 +166,14 @@ export function readSegmentHeader(bytes: Uint8Array): SegmentHeader | null {
 export function decodeSegmentHeader(
   bytes: Uint8Array,
   { clusterId, storeId, segmentNumber }: WalIdentity & { segmentNumber: number },
-): { previousBatch: number } | "damaged" | "other_cluster" | "other_store" | "other_version" {
+): SegmentHeader | "damaged" | "other_cluster" | "other_store" | "other_version" {
   const header = readSegmentHeader(bytes);
   if (header === null) return "damaged";
   if (header.version !== FORMAT_VERSION) return "other_version";
   if (!equalBytes(header.clusterDigest, idDigest(clusterId))) return "other_cluster";
   if (!equalBytes(header.storeDigest, idDigest(storeId))) return "other_store";
   if (header.segmentNumber !== segmentNumber) return "damaged";
-  return { previousBatch: header.previousBatch };
+  return header;
 }
 
 /** What the header checksums of one segment start from. */

@@ -61,12 +61,14 @@ export async function recoverLog(options: RecoveryOptions): Promise<RecoveredLog
   try {
     for (const [i, number] of numbers.entries()) {
       const before = numbers[i - 1];
-      if (before !== undefined && number !== before + 1) {
+      const isMissing = before !== undefined && number !== before + 1;
+      if (isMissing && !mutated("lost-segment-ignored")) {
         const missing = `${dir}/${segmentName(before + 1)}`;
         throw new CorruptionError("Cannot recover the log: a segment is missing", missing, 0);
       }
       await recovery.readSegment({ number, isFirst: i === 0, isLast: i === numbers.length - 1 });
     }
+    recovery.refuseLostBeginning();
     return await recovery.finish();
   } catch (error) {
     for (const { file } of recovery.segments) await file.close().catch(() => {});
@@ -96,10 +98,22 @@ class Recovery {
   #open: OpenPayload | null = null;
   #tornBytes = 0;
 
+  /** Number of the oldest segment that the log says it needs; 0 where it does not say. */
+  #oldestNeeded = 0;
+
   /** The segment that was read last. */
   #readNumber = 0;
 
   constructor(readonly options: RecoveryOptions) {}
+
+  /** @throws {CorruptionError} segments are missing at the front that nobody deleted */
+  refuseLostBeginning(): void {
+    const first = this.segments[0]?.number ?? 0;
+    const isLost = this.#oldestNeeded > 0 && first > this.#oldestNeeded;
+    if (!isLost || mutated("lost-segment-ignored")) return;
+    const missing = `${this.options.dir}/${segmentName(this.#oldestNeeded)}`;
+    throw new CorruptionError("Cannot recover the log: its beginning is missing", missing, 0);
+  }
 
   async readSegment({ number, isFirst, isLast }: {
     number: number;
@@ -207,7 +221,11 @@ class Recovery {
       segment.bytes = 0;
       return false;
     }
+    this.#oldestNeeded = Math.max(this.#oldestNeeded, found.oldestSegment);
     if (isFirst) this.#lastBatch = found.previousBatch;
+    if (found.previousBatch !== this.#lastBatch && mutated("lost-segment-ignored")) {
+      this.#lastBatch = found.previousBatch;
+    }
     if (found.previousBatch !== this.#lastBatch) {
       throw new CorruptionError(
         `Cannot recover the log: the segment before ends with batch ${this.#lastBatch}, not ` +
@@ -242,7 +260,10 @@ class Recovery {
     }
     this.#lastBatch = header.batch;
     this.#batchEnded = (header.flags & FLAG_BATCH_END) !== 0;
-    if (header.type === TYPES.seal) return;
+    if (header.type === TYPES.seal) {
+      this.#oldestNeeded = Math.max(this.#oldestNeeded, header.lsn);
+      return;
+    }
     const group = this.options.index.group(header.gid);
     const before = { chainCrc: group.chainCrc, lastBatch, batchEnded };
     group.chainCrc = header.headerCrc;

@@ -29,6 +29,7 @@ import { type GroupId, groupId, incarnation, lsn as toLsn, storeId } from "../..
 import type { GroupConfig, Member } from "../../proto/replication.ts";
 import { transferConversation } from "../../proto/transfer.ts";
 import { Backend, type BackendParts } from "../../roles/backend.ts";
+import { openOrRenew, untilExpendable } from "../../roles/backend_start.ts";
 import type { GroupShell } from "../../roles/backend_group.ts";
 import { CoordinatorShell } from "../../roles/coordinator.ts";
 import { Metrics, type ProcessReadings } from "../../roles/metrics.ts";
@@ -54,6 +55,7 @@ import { ProcessEnded, SimClock, SimProcess } from "./sim_process.ts";
 import {
   AMPLE_MEMORY_BYTES,
   drawSwarm,
+  type Fault,
   LARGE_TABLET_BYTES,
   type Swarm,
   type SwarmShape,
@@ -429,15 +431,27 @@ export class ClusterSim {
   }
 
   async #open(node: SimNode, process: SimProcess): Promise<void> {
-    const self = {
-      node: node.id,
-      store: storeId(node.store),
-      inc: incarnation(node.boots),
-    };
-    const parts = this.#partsOf(node, process);
+    const context = this.#contextOf(process, node.spawnId);
     let backend: Backend;
     try {
-      backend = await Backend.open(this.#contextOf(process, node.spawnId), self, parts);
+      backend = await openOrRenew({
+        open: () => {
+          const store = storeId(node.store), inc = incarnation(node.boots);
+          return Backend.open(context, { node: node.id, store, inc }, this.#partsOf(node, process));
+        },
+        mayRenew: async (damage) => {
+          if (!node.isDamaged) throw damage;
+          const peers = this.net.links(process, COORDINATOR);
+          const startOps = () => ({ close: () => Promise.resolve() });
+          const { signal } = new AbortController();
+          await untilExpendable(context, damage, signal, { peers, startOps });
+        },
+        renew: async (damage) => {
+          this.note(`${node.name} begins anew: ${damage.message}`);
+          this.count("renewed");
+          await node.folder.renew();
+        },
+      });
     } catch (error) {
       if (error instanceof ProcessEnded) return;
       process.env.fatal(error);
@@ -470,7 +484,7 @@ export class ClusterSim {
     const takeTime = () => node.takeTime();
     return {
       disk: node.disk,
-      ...(this.swarm.strength["cell-damage"] > 0 ? { folder: node.folder } : {}),
+      ...(this.#mayBeDamaged ? { folder: node.folder } : {}),
       log: { segmentBytes, keepBytes },
       metrics: new Metrics(NO_READINGS),
       peers: this.net.links(process, COORDINATOR),
@@ -482,6 +496,13 @@ export class ClusterSim {
       },
       fetchSnapshot: (options) => this.#fetchSnapshot(node, options),
     };
+  }
+
+  get #mayBeDamaged(): boolean {
+    const { strength } = this.swarm;
+    return ["cell-damage", "bit-flip", "lost-segment"].some((fault) =>
+      strength[fault as Fault] > 0
+    );
   }
 
   /** As roles/snapshot_transfer.ts, but the copy itself comes over by hand. */
@@ -566,8 +587,6 @@ export class ClusterSim {
     node.bootAtMs = this.time.nowMs + ms;
     this.time.after(ms, () => {
       if (node.isUp || this.time.nowMs < node.bootAtMs) return;
-      // A log that refuses to be read is replaced by its operator.
-      if (node.isDamaged) node.replaceDisk();
       this.boot(node);
     });
   }

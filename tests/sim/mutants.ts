@@ -388,10 +388,28 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a refused addition counts until its epoch is over: a copy of it may still be granted",
     },
   },
-  "scrub-finds-nothing": { breaks: "a damaged cell that nobody reads stays damaged", seed: 20 },
+  "scrub-finds-nothing": { breaks: "a damaged cell that nobody reads stays damaged", seed: 22 },
   "rebuilt-under-old-name": {
     breaks: "a replica that begins anew poses as the one that was damaged",
     seed: 37,
+  },
+  "lost-segment-ignored": {
+    breaks: "a log of which a segment is missing is taken for whole",
+    seed: 58,
+  },
+  "shrunk-log-accepted": {
+    breaks: "a log that ends before a checkpoint was made is taken for whole",
+    test: {
+      file: "roles/backend_start_test.ts",
+      name: "a log that ends before a checkpoint was made has shrunk, and is damage",
+    },
+  },
+  "damaged-store-not-kept": {
+    breaks: "a damaged store is given up before anybody else has everything",
+    test: {
+      file: "roles/backend_start_test.ts",
+      name: "a damaged store is touched only once nobody needs it, and then goes on as a new one",
+    },
   },
   "clocks-beyond-bound": {
     breaks: "clocks go wrong by more than the bound that leases are made for",

@@ -27,6 +27,7 @@ const EVERY_MS: Partial<Record<Fault, number>> = {
   "disk-full": 6_000,
   "bit-flip": 10_000,
   "lost-disk": 12_000,
+  "lost-segment": 10_000,
   "coordinator-crash": 4_000,
   "two-coordinators": 6_000,
   "store-away": 9_000,
@@ -154,6 +155,8 @@ export class Nemesis {
         return this.#fillDisk(random.pick(nodes), random);
       case "bit-flip":
         return this.#flipBit(random.pick(nodes), random);
+      case "lost-segment":
+        return this.#loseSegment(random.pick(nodes), random);
       case "lost-disk":
         return this.#loseDisk(random.pick(nodes), random);
       case "coordinator-crash":
@@ -385,7 +388,7 @@ export class Nemesis {
 
   /** In a part of the log that was certainly synced, so that the damage must be noticed. */
   #flipBit(node: SimNode, random: SeededRandom): void {
-    if (!node.isUp || node.backend === null || !this.#canLose(node)) return;
+    if (!node.isUp || node.backend === null || node.isDamaged || !this.#canLose(node)) return;
     const at = node.syncedByte(random);
     if (at === null) return;
     this.#sim.crash(node, { powerLoss: false, downMs: 100 + random.next() * 2_000 });
@@ -394,6 +397,20 @@ export class Nemesis {
     this.#sim.lose(node);
     this.#sim.count("bitFlips");
     this.#sim.note(`${node.name} has a flipped bit in ${at.path} at ${at.offset}`);
+  }
+
+  /** Not the last one: what was forgotten at the end looks like a torn tail, and others have to notice. */
+  #loseSegment(node: SimNode, random: SeededRandom): void {
+    if (!node.isUp || node.backend === null || node.isDamaged || !this.#canLose(node)) return;
+    this.#sim.crash(node, { powerLoss: false, downMs: 100 + random.next() * 2_000 });
+    const lost = node.segments.slice(0, -1);
+    if (lost.length === 0) return;
+    const name = random.pick(lost);
+    node.loseSegment(name);
+    node.isDamaged = true;
+    this.#sim.lose(node);
+    this.#sim.count("lostSegments");
+    this.#sim.note(`${node.name} has lost ${name}`);
   }
 
   /** In a checkpoint, where nobody may look for a long time. */

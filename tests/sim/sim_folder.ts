@@ -1,6 +1,6 @@
 /**
  * The data folder of a simulated node, as far as an open backend needs it: what its replicas go by, and
- * how a damaged one is given up. As in kv/disk/identity.ts the name goes first and the file follows; a
+ * how a damaged one is given up, or all of them. As in kv/disk/identity.ts the name goes first and the file follows; a
  * crash in between leaves a new name with the old file.
  */
 import type { StoreFolder, StoreIdentity } from "../../kv/disk/identity.ts";
@@ -29,6 +29,16 @@ export class SimFolder implements StoreFolder {
 
   copyOf(gid: GroupId): StoreId {
     return copyId(storeId(this.#node.store), this.#rebuilds.get(gid) ?? 0);
+  }
+
+  /** As a new store, with a log of its own; checkpoints and large values stay. */
+  async renew(): Promise<void> {
+    await this.#node.takeTime();
+    this.#node.rename();
+    this.#rebuilds.clear();
+    this.#hasLog = false;
+    await this.#node.takeTime();
+    this.#node.loseLog();
   }
 
   async noteLog(): Promise<void> {

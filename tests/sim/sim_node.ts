@@ -21,7 +21,7 @@ export class SimNode {
   folder = new SimFolder(this);
   /** The store on this disk; a replaced disk is another store. */
   store: string;
-  #diskCount = 1;
+  #storeCount = 1;
   /** Starts of this store: the incarnation of its process. */
   boots = 0;
   process: SimProcess | null = null;
@@ -36,7 +36,7 @@ export class SimNode {
   hasSyncError = false;
   /** On its way down, as planned. */
   isDraining = false;
-  /** Bits of its log were flipped: it has to refuse, and its disk to be replaced. */
+  /** Bits of its log were flipped, or parts of it are missing: it must not be counted on as it is. */
   isDamaged = false;
   /** Milliseconds that a sync takes. */
   syncMs = 1;
@@ -55,15 +55,34 @@ export class SimNode {
     return this.process?.alive === true;
   }
 
+  /** What is on the disk is another store from now on, in its first life. */
+  rename(): void {
+    this.#storeCount += 1;
+    this.store = `store-${this.id}-${this.#storeCount}`;
+    this.boots = 1;
+    this.durable.clear();
+  }
+
+  /** All of the log is moved aside. */
+  loseLog(): void {
+    for (const name of this.segments) this.disk.loseFile(`${LOG_DIR}/${name}`);
+  }
+
+  get segments(): string[] {
+    return this.disk.filesIn(LOG_DIR);
+  }
+
+  loseSegment(name: string): void {
+    this.disk.loseFile(`${LOG_DIR}/${name}`);
+  }
+
   /** The disk is gone for good; an empty one takes its place. */
   replaceDisk(): void {
-    this.#diskCount += 1;
-    this.store = `store-${this.id}-${this.#diskCount}`;
+    this.rename();
     this.boots = 0;
     this.disk = this.#newDisk();
     this.checkpoints = new SimCheckpoints();
     this.folder = new SimFolder(this);
-    this.durable.clear();
     this.isDamaged = false;
     this.hasSyncError = false;
   }
@@ -77,7 +96,7 @@ export class SimNode {
 
   /** A place in the log that was synced, by what follows it; null when there is none for sure. */
   syncedByte(random: SeededRandom): { path: string; offset: number } | null {
-    const segments = this.disk.filesIn(LOG_DIR);
+    const { segments } = this;
     const last = segments.at(-1);
     if (last === undefined) return null;
     // A segment is begun only after all before it was synced.

@@ -52,6 +52,7 @@ const LATER_FAULTS = [
   "late-copies",
   "clock-beyond",
   "cell-damage",
+  "lost-segment",
 ] as const;
 
 /** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */

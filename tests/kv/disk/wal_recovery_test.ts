@@ -200,6 +200,37 @@ Deno.test("recovery refuses a damaged, cut or missing segment before the last", 
   await whole.close();
 });
 
+Deno.test("recovery refuses a log that lost its beginning, and one that was released is whole", async () => {
+  const options = { segmentBytes: 1200, keepBytes: 0 };
+  const fill = async (disk: SimDisk, from: number) => {
+    const { wal, recovered } = await openWal(disk, options);
+    for (let at = from; at < from + 40; at++) await wal.append([entry(1, at, new Uint8Array(100))]);
+    return { wal, recovered };
+  };
+  const names = async (disk: SimDisk) => (await disk.list(DIR)).map(({ name }) => name);
+  for (const released of [0, 20]) {
+    const disk = new SimDisk({ seed: 11 + released });
+    const { wal } = await fill(disk, 1);
+    wal.release(groupId(1), lsn(released));
+    await wal.collected();
+    // The process alone ends, without a clean stop.
+    disk.endProcess();
+    const left = await names(disk);
+    assert.equal(left.includes(segmentName(1)), released === 0);
+    const { wal: again, recovered } = await openWal(disk, options);
+    assert.equal(recovered.filter((record) => record.type === "entry").at(-1)?.lsn, 40);
+    await again.close();
+    for (const lost of [left.slice(0, 1), left.slice(0, 3)]) {
+      const copy = new SimDisk({ seed: 1 });
+      await copy.mkdir(DIR);
+      for (const name of await names(disk)) {
+        if (!lost.includes(name)) copy.setBytes(`${DIR}/${name}`, disk.bytesOf(`${DIR}/${name}`));
+      }
+      await assert.rejects(openWal(copy, options), /its beginning is missing/);
+    }
+  }
+});
+
 Deno.test("recovery makes a last segment anew when the crash came before its first batch", async () => {
   const { bytes, before } = await threeBatches([entry(1, 3, new Uint8Array([9]))]);
   const expected = [...before, entry(1, 3, new Uint8Array([9]))];
