@@ -27,3 +27,14 @@ Deno.test("a deliberate bug is off again after its run", async () => {
   assert(await directedFailure(test!, "no-boot-wait") !== null);
   assert.equal(mutated("no-boot-wait"), false);
 });
+
+Deno.test("sim --mutant of a bug that seeds do not find names the test that does, and ends at once", async () => {
+  const run = new URL("run.ts", import.meta.url).pathname;
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", "--config", "tests/deno.json", run, "--mutant=no-boot-wait"],
+    cwd: new URL("../..", import.meta.url).pathname,
+  }).output();
+  const said = new TextDecoder().decode(stdout);
+  assert.equal(code, 0, said);
+  assert(said.includes(MUTANTS["no-boot-wait"].test!.name), said);
+});

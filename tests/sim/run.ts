@@ -8,7 +8,7 @@ import { commandLine, fail } from "../command_line.ts";
 import { runSeeds, type SeedReport } from "./campaign.ts";
 import { ClusterSim, type SimOptions, type SimResult } from "./cluster_sim.ts";
 import { describeFailure, failureOf, minimise } from "./failing_seed.ts";
-import { findMutants, listMutants, MUTANTS } from "./mutants.ts";
+import { findMutant, findMutants, listMutants, MUTANTS } from "./mutants.ts";
 import { SimViolation } from "./violation.ts";
 import { FAULTS } from "./swarm.ts";
 
@@ -21,7 +21,8 @@ const HELP = `deno task sim: whole clusters in one process, under faults, on a c
   --off A,B         without these faults
   --shape JSON      with this shape of the cluster
   --duration MS     simulated time under faults
-  --mutant NAME     with a deliberate bug
+  --mutant NAME     with a deliberate bug; one that seeds do not find is shown to be found by its test,
+                    unless --start asks for seeds all the same
   --mutants         finds every one of them, and prints the table
   --list-mutants    what there is
   --json            one document for programs`;
@@ -30,7 +31,7 @@ const values = commandLine({
   help: HELP,
   options: {
     seeds: { type: "string", default: "400" },
-    start: { type: "string", default: "1" },
+    start: { type: "string" },
     step: { type: "string", default: "1" },
     jobs: { type: "string", default: "2" },
     duration: { type: "string" },
@@ -46,7 +47,7 @@ const values = commandLine({
 });
 
 function wholeNumber(name: "seeds" | "start" | "step" | "jobs" | "duration"): number {
-  const number = Number(values[name]);
+  const number = Number(values[name] ?? 1);
   if (Number.isSafeInteger(number) && number >= 1) return number;
   fail(`--${name} takes a whole number from 1 on, not "${values[name]}"`);
 }
@@ -76,6 +77,28 @@ function baseOptions(): Omit<SimOptions, "seed"> {
 function expectSame(one: SimResult, other: SimResult): void {
   if (one.traceHash === other.traceHash) return;
   throw new SimViolation(`R6: the same seed gave ${one.traceHash}, then ${other.traceHash}`);
+}
+
+/**
+ * What finds a deliberate bug that random search does not reach; null where seeds do, or are asked for.
+ */
+function directedMutant(): MutantName | null {
+  if (values.mutant === undefined || values.start !== undefined) return null;
+  const { mutant } = baseOptions();
+  return mutant != null && MUTANTS[mutant].test !== undefined ? mutant : null;
+}
+
+/** Exit status: 0 when the test that is there for this bug finds it, 2 when it does not. */
+async function showDirected(mutant: MutantName): Promise<number> {
+  const { test, breaks } = MUTANTS[mutant], where = `"${test!.name}" in tests/${test!.file}`;
+  const found = await findMutant(mutant, 0) !== null;
+  console.log(`${mutant}: ${breaks}`);
+  console.log(
+    found
+      ? `Found, not by seeds but by a directed test, which fails with it: ${where}`
+      : `NOT FOUND: a directed test is there for it, but passes all the same: ${where}`,
+  );
+  return found ? 0 : 2;
 }
 
 /** One line of JSON for each seed, for the process that started this one. */
@@ -161,5 +184,9 @@ if (import.meta.main) {
   if (values.worker) await work();
   else if (values["list-mutants"]) console.log(listMutants());
   else if (values.mutants) Deno.exit(await findMutants(wholeNumber("seeds")) ? 0 : 1);
-  else await campaign();
+  else {
+    const directed = directedMutant();
+    if (directed === null) await campaign();
+    else Deno.exit(await showDirected(directed));
+  }
 }
