@@ -44,10 +44,15 @@ const QUIET = {
  * such piece back to the system, keeps the next ones: 130 MiB after eight logins.
  */
 const HASHING = { MALLOC_MMAP_THRESHOLD_: String(8 * 1024 * 1024) };
+/**
+ * A download frees 4 MiB and takes 4 MiB anew, hundreds of times a second. With a fixed threshold, as
+ * above, the C library would give each back to the system, which hands it out again page by page.
+ */
+const STREAMING = { MALLOC_TRIM_THRESHOLD_: String(16 * 1024 * 1024) };
 const MEMORY: Record<Role, Readonly<Record<string, string>>> = {
   coordinator: QUIET,
   backend: BUSY,
-  frontend: { ...BUSY, ...HASHING },
+  frontend: { ...BUSY, ...HASHING, ...STREAMING },
   balancer: QUIET,
   mail: { ...QUIET, ...HASHING },
 };
