@@ -34,7 +34,7 @@ export async function launchBrowser(options: BrowserOptions = {}): Promise<Brows
   return await chromium.launch({
     executablePath: await executable(),
     headless: options.headless ?? true,
-    timeout: 30_000,
+    timeout: 120_000,
     args: ARGS,
   });
 }

@@ -414,7 +414,7 @@ test("an upload goes on by itself after the store was away, and says so meanwhil
   await page.locator(".transfer--retrying").waitFor();
   await page.getByText("The store is changing over").waitFor();
   store.failWith = null;
-  await page.getByText("1 file stored").waitFor({ timeout: 40_000 });
+  await page.getByText("1 file stored").waitFor({ timeout: 120_000 });
   assert.deepEqual(await names(house), ["film.bin"]);
   await eventually(async () => await page.locator(".banner").count() === 0, "the banner to go");
 });

@@ -85,7 +85,7 @@ journey(
     await eventually(
       async () => (await inbox(zoe)).some((message) => message.subject === "Through the storm"),
       "the mail to arrive",
-      { withinMs: 40_000, everyMs: 300 },
+      { withinMs: 90_000, everyMs: 300 },
     );
     await zoe.locator(".mail-row__subject", { hasText: "Through the storm" }).click();
     await zoe.getByText("Written while machines fell over.").first().waitFor();

@@ -42,7 +42,7 @@ async function withWorld(run: (world: World) => Promise<void>): Promise<void> {
   };
   const open = async (user: string, path = "/mail") => {
     const page = await (await context(user)).newPage();
-    page.setDefaultTimeout(15_000);
+    page.setDefaultTimeout(60_000);
     page.on("pageerror", (error) => problems.push(error.message));
     page.on("console", (message) => {
       if (/Content Security Policy/.test(message.text())) problems.push(message.text());
@@ -169,7 +169,7 @@ test("while the store is away nothing is lost, and the message goes once when it
   await ann.waitForSelector("text=The store is changing over");
   await ann.waitForTimeout(5_000);
   store.away = false;
-  await ann.waitForSelector("text=Message sent", { timeout: 30_000 });
+  await ann.waitForSelector("text=Message sent", { timeout: 120_000 });
   await server.context.mail.worker.sweep();
   await bob.locator(".mail-row__link", { hasText: "In between" }).waitFor();
   assert.equal(await rows(bob).count(), 1);

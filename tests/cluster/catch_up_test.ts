@@ -52,7 +52,7 @@ Deno.test("a replica that was away for longer than the log reaches back is fille
   await eventually(
     async () => await eventsOf(cluster, "fetching a checkpoint") > 0,
     "it to fetch a checkpoint",
-    { withinMs: 40_000, everyMs: 5 },
+    { withinMs: 90_000, everyMs: 5 },
   );
   Deno.kill(donorPid, "SIGKILL");
   await workload.progress(50);

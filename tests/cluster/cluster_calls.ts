@@ -1,7 +1,7 @@
 /** Questions that tests put to single nodes of a running cluster, and the conditions they wait for. */
 import type { ClusterStatus } from "../../proto/cluster_status.ts";
 import { coordinatorConversation } from "../../proto/control.ts";
-import type { ClusterConfig, NodeEntry } from "../../proto/cluster_config.ts";
+import { type ClusterConfig, type NodeEntry, planGroups } from "../../proto/cluster_config.ts";
 import { kvConversation } from "../../proto/kv_wire.ts";
 import { connectRpc } from "../../roles/net/rpc_client.ts";
 import type { RpcConnection } from "../../roles/net/rpc_connection.ts";
@@ -69,7 +69,26 @@ export async function allHealthy(cluster: ClusterHandle): Promise<void> {
       return status?.tablets.every(({ state }) => state === "healthy") ?? false;
     },
     "every tablet to be healthy",
-    { withinMs: 40_000, everyMs: 100 },
+    { withinMs: 90_000, everyMs: 100 },
+  );
+}
+
+/**
+ * Waits until every group is led by the node that it was meant for. Offices that moved with a death go
+ * back some seconds after all is well again, which may be between asking who leads and doing something
+ * about it.
+ */
+export async function primariesAtHome(cluster: ClusterHandle): Promise<void> {
+  const home = planGroups(cluster.config).map(({ id, members }) => `${id} at ${members[0]}`);
+  await eventually(
+    async () => {
+      const { tablets } = await statusOf(cluster);
+      const now = new Set(tablets.map(({ groupId, primary }) => `${groupId} at ${primary}`));
+      return home.every((place) => now.has(place)) && now.size === home.length &&
+        tablets.every(({ state }) => state === "healthy");
+    },
+    "every primary to be where it belongs",
+    { withinMs: 120_000, everyMs: 100 },
   );
 }
 
@@ -93,7 +112,7 @@ export async function replicasEqual(cluster: ClusterHandle): Promise<void> {
         );
     },
     "all replicas to be equal",
-    { withinMs: 30_000, everyMs: 100 },
+    { withinMs: 90_000, everyMs: 100 },
   );
 }
 

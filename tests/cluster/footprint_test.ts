@@ -9,7 +9,8 @@ import { eventually } from "../eventually.ts";
 import { processesOf, startCluster } from "./harness.ts";
 
 const RESIDENT_MIB_MAX = 1.2 * 1024;
-const READY_SECONDS_MAX = 20;
+/** Three to six on two free cores. */
+const READY_SECONDS_MAX = 90;
 
 Deno.test("the default cluster is ready soon and stays within 1.2 GiB of resident memory", async () => {
   await using cluster = await startCluster({
@@ -30,7 +31,7 @@ Deno.test("the default cluster is ready soon and stays within 1.2 GiB of residen
       return residentMib <= RESIDENT_MIB_MAX * 0.95;
     },
     "a small footprint",
-    { withinMs: 8_000, everyMs: 1000 },
+    { withinMs: 30_000, everyMs: 1000 },
   ).catch(() => {});
   const sharedFairlyMib = sum(pids.map((pid) => kibOf(pid, "Pss"))) / 1024;
   const figures = `ready after ${seconds} s, ${residentMib.toFixed(0)} MiB resident, ` +

@@ -59,7 +59,7 @@ Deno.test({
     await eventually(
       async () => /code 75/.test((await cluster.process(node)).lastExit ?? ""),
       "the process to end by itself",
-      { withinMs: 20_000 },
+      { withinMs: 90_000 },
     );
     await cluster.waitReady(node);
     await workload.progress(100);
@@ -87,7 +87,7 @@ Deno.test({
     {
       await using _hanging = await inject(cluster, node, "delay_enter=6000000");
       await eventually(async () => !await isSecondary(), "it to be taken out", {
-        withinMs: 30_000,
+        withinMs: 90_000,
       });
       await workload.progress(100);
     }
@@ -113,7 +113,7 @@ Deno.test({
       await eventually(
         async () => await primaryOf(cluster, "lamp").catch(() => node) !== node,
         "another primary",
-        { withinMs: 30_000 },
+        { withinMs: 90_000 },
       );
       await workload.progress(100);
     }

@@ -20,7 +20,7 @@ import { freeOffset, PENNCLOUD, processesOf, runPenncloud } from "./harness.ts";
 import { Link } from "./link.ts";
 
 const BACKEND_COUNT = 3;
-const STOP_DEADLINE_MS = 15_000;
+const STOP_DEADLINE_MS = 60_000;
 /** Every node with the port that it has before the offset. */
 const NODES = [
   { name: "coordinator/0", port: 9999 },
@@ -143,7 +143,7 @@ export async function startLinkedCluster(store = ""): Promise<LinkedCluster> {
     for (const { name } of NODES) cluster.start(name, await write(name));
     for (const node of config.node) {
       await eventually(() => isReady(`http://127.0.0.1:${opsPort(node)}`), "a node to be ready", {
-        withinMs: 30_000,
+        withinMs: 90_000,
         everyMs: 50,
       });
     }

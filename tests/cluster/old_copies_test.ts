@@ -45,7 +45,7 @@ async function untilNoticed(cluster: TestCluster): Promise<void> {
       return /older copy/.test(problem) || reasons.some((reason) => /older copy/.test(reason));
     },
     "the older copy to be noticed",
-    { withinMs: 30_000, everyMs: 50 },
+    { withinMs: 90_000, everyMs: 50 },
   );
 }
 

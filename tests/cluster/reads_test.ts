@@ -20,24 +20,22 @@ Deno.test("with two of three replicas gone the third answers reads, and refuses 
   await eventually(
     async () => (await readAll(cluster).catch(() => [])).length === ROWS.length,
     "the last replica to answer reads",
-    { withinMs: 30_000 },
+    { withinMs: 90_000 },
   );
   assert.deepEqual(await readAll(cluster), ROWS.map((row) => `of ${row}`));
-  let refusal = "";
   await eventually(async () => {
     const error = await put(cluster.kv, "barn", "c", "old", { deadlineMs: 1_000 })
       .then(() => null, (error) => error);
     assert(error instanceof KvError, "nothing is written to a single replica");
-    refusal = error.message;
-    return error.outcome !== "unknown";
-  }, "the writes to be refused for certain");
-  assert.match(refusal, /1 of at least 2 replicas are in sync/);
+    return error.outcome !== "unknown" &&
+      /1 of at least 2 replicas are in sync/.test(error.message);
+  }, "the writes to be refused for certain, with the reason");
 
   await cluster.penncloud(["admin", "restart", String(cluster.node("backend/1").port)]);
   await eventually(
     () => put(cluster.kv, "barn", "c", "new").then(() => true, () => false),
     "writes to be taken again",
-    { withinMs: 30_000 },
+    { withinMs: 90_000 },
   );
   assert.deepEqual(await readAll(cluster), ["new", "of lamp", "of tree"]);
 });

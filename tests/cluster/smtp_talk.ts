@@ -3,7 +3,7 @@
  * and reads replies; nothing is retried or put right.
  */
 
-const REPLY_MS = 20_000;
+const REPLY_MS = 60_000;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 

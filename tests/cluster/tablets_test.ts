@@ -27,12 +27,19 @@ async function json<T>(cluster: TestCluster, args: readonly string[]): Promise<T
 
 const tabletsOf = (cluster: TestCluster) => json<Shown[]>(cluster, ["admin", "tablets"]);
 
+/** A replica that is late or away makes a group "busy"; "different" is never right. */
 async function assertReplicasEqual(cluster: TestCluster): Promise<void> {
-  const { groups } = await json<{ groups: { gid: number; verdict: string }[] }>(
-    cluster,
-    ["admin", "verify"],
+  await eventually(
+    async () => {
+      const { stdout } = await cluster.penncloud(["admin", "verify", "--json"]);
+      const { groups } = JSON.parse(stdout) as { groups: { verdict: string }[] };
+      const verdicts = groups.map(({ verdict }) => verdict);
+      assert(!verdicts.includes("different"), `${verdicts}`);
+      return verdicts.every((verdict) => verdict === "equal");
+    },
+    "all replicas to be equal",
+    { withinMs: 90_000, everyMs: 200 },
   );
-  assert.deepEqual(groups.map(({ verdict }) => verdict), groups.map(() => "equal"));
 }
 
 /** A three-backend cluster with small tablets. */
@@ -53,8 +60,14 @@ Deno.test("a tablet is split and merged by hand while it is written, and nobody 
   const split = await json<{ id: number; startKey: string }[]>(cluster, ["admin", "split", "bd"]);
   assert.deepEqual(split.map(({ startKey }) => startKey), ["", "bd"]);
   await work.progress(200);
-  await eventually(async () => (await tabletsOf(cluster)).length === 4, "the status shows it");
-  const tablets = await tabletsOf(cluster);
+  let tablets: Shown[] = [];
+  await eventually(
+    async () => {
+      tablets = await tabletsOf(cluster);
+      return tablets.length === 4 && tablets.every(({ secondaries }) => secondaries.length === 2);
+    },
+    "the status shows it, with all replicas in sync",
+  );
   const [left, right] = tablets;
   assert.deepEqual([left!.id, left!.endKey, right!.id, right!.startKey], [
     `${left!.groupId}.1`,
@@ -64,7 +77,6 @@ Deno.test("a tablet is split and merged by hand while it is written, and nobody 
   ]);
   assert.equal(left!.primary, right!.primary);
   assert.equal(left!.epoch, right!.epoch);
-  assert.equal(right!.secondaries.length, 2);
   const again = await cluster.penncloud(["admin", "split", "bd"]);
   assert.equal(again.code, 2);
   assert.match(again.stderr, /a tablet begins there already/);
@@ -142,7 +154,7 @@ Deno.test("tablets split as they grow, last through restarts, and merge when the
     const rows = tablets.reduce((sum, tablet) => sum + tablet.rows, 0);
     return rows >= rowsBefore + 647 && tablets.every((tablet) => tablet.bytes <= KIB * KIB);
   };
-  await eventually(grown, "ten megabytes to lie in tablets of at most one", { withinMs: 20_000 });
+  await eventually(grown, "ten megabytes to lie in tablets of at most one", { withinMs: 90_000 });
   const tablets = await tabletsOf(cluster);
   assert(tablets.length >= 12, `${tablets.length} tablets`);
   console.log(
@@ -213,7 +225,11 @@ Deno.test("a scan sees one state while rows are moved, tablets split and cells e
   }));
   let scans = 0, tornSums = 0;
   const range = { prefix: "b", limit: 7 };
-  for (const untilMs = performance.now() + 12_000; performance.now() < untilMs;) {
+  // Until it was seen that the question is a hard one, which a slow machine takes longer for.
+  const startMs = performance.now();
+  const isShown = () => scans > 2 && transfers > 50 && tornSums > 0;
+  const isOver = (ms: number) => ms > 120_000 || ms > 12_000 && isShown();
+  while (!isOver(performance.now() - startMs)) {
     const cells = await scanSnapshot(kv, range);
     const sum = (list: typeof cells) =>
       list.filter(({ row, column }) => /^b\d/.test(row) && column === "amount")

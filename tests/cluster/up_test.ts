@@ -134,8 +134,14 @@ async function commandLine(t: Deno.TestContext, cluster: TestCluster): Promise<v
       "a healthy cluster",
       { everyMs: 300 },
     );
-    const { stdout } = await cluster.penncloud(["admin", "status"]);
-    assert.match(stdout, /7 of 7 nodes live, 3 of 3 tablets healthy/);
+    await eventually(
+      async () => {
+        const { stdout } = await cluster.penncloud(["admin", "status"]);
+        return /7 of 7 nodes live, 3 of 3 tablets healthy/.test(stdout);
+      },
+      "the same in words",
+      { everyMs: 300 },
+    );
   });
 
   await t.step(
@@ -152,7 +158,11 @@ async function commandLine(t: Deno.TestContext, cluster: TestCluster): Promise<v
       assert.equal(JSON.parse(rows.stdout).cells[0].row, "cli");
       const wrong = await cluster.penncloud(["admin", "rows", "frontend/0"]);
       assert.equal(wrong.code, 2);
-      assert.equal((await cluster.penncloud(["admin", "verify"])).code, 0);
+      await eventually(
+        async () => (await cluster.penncloud(["admin", "verify"])).code === 0,
+        "all replicas to be equal",
+        { everyMs: 300 },
+      );
     },
   );
 

@@ -62,7 +62,7 @@ Deno.test("the last copy of a cluster, its log damaged, is salvaged by a person 
       return /store is damaged/.test(nodes.find(({ name }) => name === SURVIVOR)!.problem ?? "");
     },
     "the survivor to say that it is damaged",
-    { withinMs: 20_000 },
+    { withinMs: 90_000 },
   );
 
   const salvage = (...flags: string[]) =>
@@ -109,7 +109,7 @@ Deno.test("the last copy of a cluster, its log damaged, is salvaged by a person 
     await eventually(
       async () => (await cluster.penncloud(args)).code === 0,
       `${SURVIVOR} to be let lead group ${group}`,
-      { withinMs: 20_000 },
+      { withinMs: 90_000 },
     );
   }
   for (const node of GONE) await cluster.restart(node);
@@ -138,7 +138,7 @@ Deno.test("wal-salvage refuses to write where others have everything, and names 
         primary !== null && primary !== 1 && state !== "unavailable"
       ),
     "others to lead",
-    { withinMs: 20_000 },
+    { withinMs: 90_000 },
   );
   const refused = await cluster.penncloud([
     "admin",

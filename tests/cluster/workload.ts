@@ -13,6 +13,7 @@ import { decodeText, encodeText, type Kv } from "../../kv/kv.ts";
 export class Workload {
   readonly #kv: Kv;
   readonly #rows: readonly string[];
+  readonly #deadlineMs: number;
   readonly #acked = new Set<string>();
   readonly #unknown = new Set<string>();
   readonly refused: KvError[] = [];
@@ -22,8 +23,18 @@ export class Workload {
   /** The longest time without any acknowledged write. */
   longestGapMs = 0;
 
-  constructor(kv: Kv, options: { rows?: readonly string[]; writers?: number; name?: string } = {}) {
+  /** @param options.deadlineMs of each write: short where the store is not to come back */
+  constructor(
+    kv: Kv,
+    options: {
+      rows?: readonly string[];
+      writers?: number;
+      name?: string;
+      deadlineMs?: number;
+    } = {},
+  ) {
     this.#kv = kv;
+    this.#deadlineMs = options.deadlineMs ?? 60_000;
     this.#rows = options.rows ?? ["barn", "lamp", "tree"];
     const { writers = 6, name = "w" } = options;
     for (let i = 0; i < writers; i++) this.#writers.push(this.#write(`${name}${i}`));
@@ -45,7 +56,7 @@ export class Workload {
             prefix: "v/",
             value: encodeText(value),
           }],
-        });
+        }, { deadlineMs: this.#deadlineMs });
         this.#acked.add(value);
         const nowMs = performance.now();
         this.longestGapMs = Math.max(this.longestGapMs, nowMs - this.#lastAckMs);
@@ -59,7 +70,7 @@ export class Workload {
   }
 
   /** Resolves once so many more writes were acknowledged. */
-  async progress(count: number, withinMs = 30_000): Promise<void> {
+  async progress(count: number, withinMs = 120_000): Promise<void> {
     const goal = this.#acked.size + count, deadline = performance.now() + withinMs;
     while (this.#acked.size < goal) {
       if (performance.now() > deadline) {
@@ -83,6 +94,7 @@ export class Workload {
         const page = await kv.getRow(row, {
           prefix: "v/",
           limit: 1000,
+          deadlineMs: this.#deadlineMs,
           ...(after === undefined ? {} : { after }),
         });
         for (const { value } of page.cells) {
