@@ -12,7 +12,7 @@
  */
 import { crc32 } from "node:zlib";
 import { type Lsn, lsn, type NodeId } from "../proto/ids.ts";
-import type { ReadBound } from "../proto/kv_wire.ts";
+import type { ReadBound, RefusalDetails } from "../proto/kv_wire.ts";
 import type { RequestStamp } from "../proto/command.ts";
 import { mergeRoutes, NO_ROUTES, type Route, type RouteTable } from "../proto/routes.ts";
 import { type Env, freshId } from "./env.ts";
@@ -120,8 +120,8 @@ export class KvClient implements Kv {
   #fetching: Promise<void> | null = null;
   /** By group; 0 while it is not known who holds a row. */
   readonly #numbers = new Map<number, RequestNumbers>();
-  /** Cluster time minus our wall clock, milliseconds. */
-  clockOffsetMs = 0;
+  /** By group: its time minus our wall clock, milliseconds, where it was too much to be overlooked. */
+  readonly #clockOffsets = new Map<number, number>();
   /** For metrics: how often a call had to be sent again. */
   retryCount = 0;
 
@@ -299,7 +299,7 @@ export class KvClient implements Kv {
         clientId: `${this.#clientId}-${gid}`,
         seq,
         firstIncomplete,
-        issuedMs: Math.round(this.#env.wallMs() + this.clockOffsetMs),
+        issuedMs: Math.round(this.#env.wallMs() + (this.#clockOffsets.get(gid) ?? 0)),
       };
       const request = { stamp, ...body }, attempt = newAttempt();
       for (let round = 0;; round++) {
@@ -383,7 +383,7 @@ export class KvClient implements Kv {
         return { ...answer, route };
       } catch (error) {
         if (signal?.aborted) throw error;
-        await this.#recover(error, { node, route, attempt, method, deadlineMs, signal });
+        await this.#recover(error, { node, route, attempt, method, body, deadlineMs, signal });
       }
     }
   }
@@ -396,11 +396,12 @@ export class KvClient implements Kv {
       route: Route;
       attempt: Attempt;
       method: KvMethod;
+      body: Record<string, unknown>;
       deadlineMs: number;
       signal: AbortSignal | undefined;
     },
   ): Promise<void> {
-    const { node, route, attempt, method, deadlineMs, signal } = context;
+    const { node, route, attempt, method, body, deadlineMs, signal } = context;
     this.retryCount += 1;
     if (error instanceof NotAnsweredError) {
       if (error.sent && WRITES.has(method)) attempt.maybeApplied = true;
@@ -428,9 +429,24 @@ export class KvClient implements Kv {
       case "disk_full":
         if (attempt.maybeApplied) throw gaveUp(route.startKey, attempt);
         throw error;
+      case "session_too_old":
+        if (details.groupTimeMs === undefined || attempt.maybeApplied) throw error;
+        if (mutated("group-time-ignored")) throw error;
+        this.#goByGroupTime(body, route.gid, details.groupTimeMs);
+        return this.#backOff(attempt, deadlineMs, signal);
       default:
         throw error;
     }
+  }
+
+  /**
+   * Our wall clock and the group's time are too far apart, or one of them has jumped. Which of them is
+   * right does not matter: a stamp may bear any time that stays the same for as long as the request
+   * could be executed, and this one was certainly not.
+   */
+  #goByGroupTime(body: Record<string, unknown>, gid: number, groupTimeMs: number): void {
+    this.#clockOffsets.set(gid, groupTimeMs - this.#env.wallMs());
+    body.stamp = { ...body.stamp as RequestStamp, issuedMs: Math.round(groupTimeMs) };
   }
 
   async #backOff(
@@ -521,7 +537,7 @@ function gaveUp(row: string, attempt: Attempt): KvError {
     : new KvError("unavailable", `Cannot reach the primary of "${row}": ${attempt.last}`);
 }
 
-function detailsOf(error: KvError): { hint?: NodeId | null; maybeApplied?: boolean } {
+function detailsOf(error: KvError): RefusalDetails {
   const details = "details" in error ? error.details : undefined;
   return typeof details === "object" && details !== null ? details : {};
 }

@@ -57,6 +57,7 @@ export type MutantName =
   | "copy-in-log-executed"
   | "condition-checked-again"
   | "request-age-not-checked"
+  | "group-time-ignored"
   | "confirmed-executed-again"
   | "records-forgotten-early"
   | "forgotten-executed-again"

@@ -80,8 +80,18 @@ export type Effect =
   | { kind: "reply"; requestId: number; outcome: RequestOutcome }
   /** The tablets are as they were asked to be. */
   | { kind: "reshaped"; requestId: number }
-  /** `maybeApplied`: the command may still be committed, so only the same request may be retried. */
-  | { kind: "refuse"; requestId: number; code: RefusalCode; message: string; maybeApplied: boolean }
+  /**
+   * `maybeApplied`: the command may still be committed, so only the same request may be retried.
+   * `groupTimeMs`: nothing but the stamp's time was wrong; this is the group's.
+   */
+  | {
+    kind: "refuse";
+    requestId: number;
+    code: RefusalCode;
+    message: string;
+    maybeApplied: boolean;
+    groupTimeMs?: number;
+  }
   /** The applied state may be read in this very turn. */
   | { kind: "readable"; readId: number }
   | { kind: "unreadable"; readId: number; code: RefusalCode; message: string }

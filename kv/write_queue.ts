@@ -95,7 +95,7 @@ export class WriteQueue {
   #admits(requestId: number, stamp: RequestStamp, timeMs: number): boolean {
     const core = this.#core, { inSync, minInSync } = core.config!;
     const refuse = (
-      code: "unavailable" | "disk_full" | "session_too_old" | "busy",
+      code: "unavailable" | "disk_full" | "busy",
       why: string,
     ) => {
       core.refuse(requestId, code, why);
@@ -112,7 +112,10 @@ export class WriteQueue {
     const ageMs = timeMs - stamp.issuedMs;
     const timely = ageMs <= REQUEST_AGE_MAX_MS && ageMs >= -REQUEST_EARLY_MAX_MS;
     if (!timely && !mutated("request-age-not-checked")) {
-      return refuse("session_too_old", `The request was issued ${ageMs} ms ago by our clock`);
+      const message = `The request was issued ${ageMs} ms ago by our clock`;
+      const refused = { requestId, message, maybeApplied: false, groupTimeMs: timeMs };
+      core.effects.push({ kind: "refuse", code: "session_too_old", ...refused });
+      return false;
     }
     const count = this.#waiting.size;
     if (count >= UNCOMMITTED_ENTRIES_MAX || this.#uncommittedBytes >= UNCOMMITTED_BYTES_MAX) {

@@ -84,8 +84,6 @@ export const NodeReport = z.object({
 export type NodeReport = z.infer<typeof NodeReport>;
 
 export const ReportReply = z.object({
-  /** The cluster's wall time, for requests' stamps. */
-  nowMs: z.number(),
   routes: RouteTable.nullable(),
   /** The sender's boot counter went backwards: its folder is an older copy of itself. */
   wentBack: z.boolean().optional(),

@@ -145,13 +145,16 @@ export const TxnStateReply = z.object({
   remainingMs: z.number().nonnegative(),
 });
 
-/** Details of a `not_primary` error. */
-export const NotPrimaryDetails = z.object({
+/** Details of an error with which a replica refuses a request. */
+export const RefusalDetails = z.object({
   /** The node to ask, when this one knows. */
   hint: NodeId.nullable().optional(),
   /** The command may still be committed: only the same request may be tried again. */
   maybeApplied: z.boolean().optional(),
+  /** Only the stamp's time was wrong, and this is the group's: log time, which wall clocks drive. */
+  groupTimeMs: z.number().optional(),
 });
+export type RefusalDetails = z.infer<typeof RefusalDetails>;
 
 /** Raw rows of one node, primary or not, for the operator; each value is cut to `valueBytes`. */
 export const RowsRequest = z.object({

@@ -448,8 +448,8 @@ export class GroupShell {
         this.#requests.delete(effect.requestId);
         return;
       case "refuse": {
-        const { code, message, maybeApplied } = effect;
-        const error = refusal(code, message, { hint: this.#primaryHint(), maybeApplied });
+        const { kind: _, requestId: __, code, message, ...details } = effect;
+        const error = refusal(code, message, { hint: this.#primaryHint(), ...details });
         const waiting = this.#requests.get(effect.requestId) ??
           this.#reshapes.get(effect.requestId);
         waiting?.reject(error);

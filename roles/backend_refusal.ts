@@ -1,11 +1,6 @@
-/** Errors of a backend with what a client needs to go on: proto/kv_wire.ts, `NotPrimaryDetails`. */
+/** Errors of a backend with what a client needs to go on. */
 import { KvError, type KvErrorCode } from "../kv/errors.ts";
-import type { NodeId } from "../proto/ids.ts";
-
-export interface RefusalDetails {
-  readonly hint?: NodeId | null;
-  readonly maybeApplied?: boolean;
-}
+import type { RefusalDetails } from "../proto/kv_wire.ts";
 
 class Refusal extends KvError {
   constructor(code: KvErrorCode, message: string, readonly details: RefusalDetails) {

@@ -115,12 +115,12 @@ export class CoordinatorShell {
         if (this.#wentBack(spawnId, store)) {
           const { store: id, inc } = store;
           env.log("error", "a store went back in time", { node: report.id, store: id, inc });
-          return { nowMs: env.wallMs(), routes: null, wentBack: true };
+          return { routes: null, wentBack: true };
         }
         this.#feed({ kind: "report", node: nodeId(report.id), spawnId, report: store });
       }
       const routes = report.routesVersion < this.#routes.version ? this.#routes : null;
-      return { nowMs: env.wallMs(), routes };
+      return { routes };
     },
     routes: () => this.#routes,
     propose: (body) =>

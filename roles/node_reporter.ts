@@ -26,8 +26,6 @@ export interface ReporterOptions {
   readonly onWentBack?: () => void;
   /** The coordinator took note of this life. */
   readonly onKnown?: () => void;
-  /** Cluster time minus our wall clock, milliseconds. */
-  readonly onClockOffset?: (offsetMs: number) => void;
 }
 
 export class NodeReporter {
@@ -72,9 +70,7 @@ export class NodeReporter {
   }
 
   async #report(): Promise<void> {
-    const { context: { env }, coordinator, onRoutes, onClockOffset, onWentBack, onKnown } = this
-      .#options;
-    const askedMs = env.wallMs();
+    const { coordinator, onRoutes, onWentBack, onKnown } = this.#options;
     try {
       const { body } = await coordinator.call(
         coordinatorConversation,
@@ -83,7 +79,6 @@ export class NodeReporter {
         undefined,
         { timeoutMs: 2_000 },
       );
-      onClockOffset?.(body.nowMs - (askedMs + env.wallMs()) / 2);
       if (body.routes !== null) onRoutes?.(body.routes);
       if (this.#stopped) return;
       if (body.wentBack === true) onWentBack?.();

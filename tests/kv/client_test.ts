@@ -18,7 +18,7 @@ class Refused extends KvError {
 interface Call {
   readonly node: number;
   readonly method: KvMethod;
-  readonly body: { stamp?: { seq: number; firstIncomplete: number } };
+  readonly body: { stamp?: { seq: number; firstIncomplete: number; issuedMs: number } };
 }
 
 type Script = (call: Call, count: number) => unknown;
@@ -127,6 +127,29 @@ Deno.test("KvClient hands a full disk and a bad request to its caller at once", 
     assert.equal(await codeOf(client.apply(PUT)), code);
     assert.equal(calls.length, 1);
   }
+});
+
+Deno.test("KvClient stamps with the group's time where its own clock is too far from it", async () => {
+  const groupTimeMs = 3_600_000;
+  const stale = (call: Call) => Math.abs(call.body.stamp!.issuedMs - groupTimeMs) > 60_000;
+  const { client, calls } = clientOf((call) => {
+    if (stale(call)) throw new Refused("session_too_old", { maybeApplied: false, groupTimeMs });
+    return DONE;
+  });
+  assert.equal(await codeOf(client.apply(PUT)), "done");
+  assert.equal(await codeOf(client.apply(PUT)), "done");
+  assert.deepEqual(calls.map(stale), [true, false, false], "what it learned lasts");
+  assert.deepEqual(calls.map(({ body }) => body.stamp!.seq), [1, 1, 2]);
+});
+
+Deno.test("KvClient never stamps anew what may have been executed", async () => {
+  const { client, calls } = clientOf((_call, count) => {
+    if (count === 1) throw new NotAnsweredError("connection lost", true);
+    throw new Refused("session_too_old", { maybeApplied: false, groupTimeMs: 3_600_000 });
+  });
+  assert.equal(await codeOf(client.apply(PUT)), "session_too_old");
+  assert.equal(calls.length, 2);
+  assert.deepEqual(calls[0]!.body.stamp, calls[1]!.body.stamp);
 });
 
 Deno.test("KvClient waits out a busy or unavailable primary", async () => {

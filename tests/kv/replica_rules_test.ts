@@ -159,10 +159,13 @@ Deno.test("a request that no record can tell from a repeated one is refused, not
     const stamp = { clientId: "client-1", seq: requestId, firstIncomplete: 1, issuedMs };
     bench.step({ kind: "request", requestId, stamp, request: { kind: "rowOp", op }, wallMs });
     const answer = bench.answerTo(requestId);
-    return answer?.kind === "refuse" ? answer.code : answer?.kind;
+    if (answer?.kind !== "refuse") return answer?.kind;
+    assert(!answer.maybeApplied);
+    return `${answer.code}, it is ${answer.groupTimeMs}`;
   };
-  assert.equal(ask(100, REQUEST_EARLY_MAX_MS + 1, 0), "session_too_old", "issued in the future");
-  assert.equal(ask(101, 0, REQUEST_AGE_MAX_MS + 1), "session_too_old");
+  const early = REQUEST_EARLY_MAX_MS + 1, late = REQUEST_AGE_MAX_MS + 1;
+  assert.equal(ask(100, early, 0), "session_too_old, it is 0", "issued in the future");
+  assert.equal(ask(101, 0, late), `session_too_old, it is ${late}`);
   assert.equal(bench.replica.progress.lastLsn, 1, "neither was logged");
   assert.equal(ask(102, 0, REQUEST_AGE_MAX_MS), undefined, "taken, and waiting for its commit");
 });

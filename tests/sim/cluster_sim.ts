@@ -359,9 +359,10 @@ export class ClusterSim {
     copies.stop();
     let isDone = false;
     const repeat = async () => {
+      const aheadMs = Math.max(...this.nodes.map((node) => node.clock.wallOffsetMaxMs));
       for (const minutes of [8, 11, 16]) {
         this.note(`${minutes} minutes have passed`);
-        const wallOffsetMs = minutes * 60_000;
+        const wallOffsetMs = aheadMs + minutes * 60_000;
         for (const node of this.nodes) node.clock.wallOffsetMs = wallOffsetMs;
         const client = this.startClient({ sessions: false, wallOffsetMs });
         for (const { id, startKey } of this.plans) {
@@ -781,6 +782,10 @@ export class ClusterSim {
   }
 
   /** One client goes in the middle of everything, and another comes. */
+  get clientProcesses(): SimProcess[] {
+    return this.#clients.map(({ process }) => process);
+  }
+
   replaceClient(index: number): void {
     const client = this.#clients[index];
     if (client === undefined) return;

@@ -243,6 +243,10 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     breaks: "a request older than any record of it is executed",
     seed: 1,
   },
+  "group-time-ignored": {
+    breaks: "a client whose wall clock is wrong is refused for as long as it is",
+    seed: 29,
+  },
   "confirmed-executed-again": {
     breaks: "a copy of a request whose answer the client has is executed",
     seed: 1,

@@ -139,10 +139,10 @@ export class Nemesis {
       case "freeze":
         return this.#freeze(this.#victim(random, nodes), random);
       case "wall-clock": {
-        const node = random.pick(nodes);
-        // More than a minute would make clients fail for as long, as it should.
-        node.clock.wallOffsetMs = (random.next() - 0.5) * random.pick([2_000, 90_000]);
-        return this.#sim.note(`${node.name} wall clock is off by ${node.clock.wallOffsetMs}`);
+        // Stays as it is to the end, which nobody may mind. Some are off by more than requests may be.
+        const { name, clock } = random.pick([...nodes, ...this.#sim.clientProcesses]);
+        clock.wallOffsetMs = (random.next() - 0.5) * random.pick([2_000, 90_000, 6 * 3_600_000]);
+        return this.#sim.note(`${name} wall clock is off by ${clock.wallOffsetMs}`);
       }
       case "slow-disk": {
         const node = random.pick(nodes);

@@ -70,6 +70,10 @@ export class SimClient {
     this.#kv = new RecordedKv(kv, { recorder, process: process.name });
   }
 
+  get process(): SimProcess {
+    return this.#options.process;
+  }
+
   start(): void {
     for (let i = 0; i < this.#options.shape.depth; i++) void this.#session();
   }

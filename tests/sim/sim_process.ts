@@ -15,7 +15,8 @@ export class ProcessEnded extends Error {
 /** A machine's clocks. The local rate is all that leases rely on. */
 export class SimClock {
   rate = 1;
-  wallOffsetMs = 0;
+  #wallOffsetMs = 0;
+  #wallOffsetMaxMs = 0;
   readonly #time: VirtualTime;
   readonly #startMs: number;
   #frozenMs = 0;
@@ -26,13 +27,25 @@ export class SimClock {
     this.#startMs = startMs;
   }
 
+  get wallOffsetMs(): number {
+    return this.#wallOffsetMs;
+  }
+  set wallOffsetMs(ms: number) {
+    this.#wallOffsetMs = ms;
+    this.#wallOffsetMaxMs = Math.max(this.#wallOffsetMaxMs, ms);
+  }
+  /** The furthest that the wall clock was ever ahead. */
+  get wallOffsetMaxMs(): number {
+    return this.#wallOffsetMaxMs;
+  }
+
   monotonicMs(): number {
     const nowMs = this.#frozenSinceMs ?? this.#time.nowMs;
     return this.#startMs + (nowMs - this.#frozenMs) * this.rate;
   }
 
   wallMs(): number {
-    return Math.floor(WALL_START_MS + this.#time.nowMs + this.wallOffsetMs);
+    return Math.floor(WALL_START_MS + this.#time.nowMs + this.#wallOffsetMs);
   }
 
   /** As of now the monotonic clock stands still: a suspended machine. */
@@ -77,6 +90,10 @@ export class SimProcess {
   /** The world's time, which no process can see. */
   get worldMs(): number {
     return this.#options.time.nowMs;
+  }
+
+  get clock(): SimClock {
+    return this.#options.clock;
   }
 
   get isPaused(): boolean {
