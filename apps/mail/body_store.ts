@@ -12,19 +12,25 @@
  * holders stays without, and whoever removed the last one deletes the row. A crash between removing
  * an entry and removing its holder leaves garbage, never an entry without its body.
  */
-import { encodeJson, type Kv, type Mutation } from "../../kv/kv.ts";
+import { encodeJson, type Kv, type Mutation, type RowOp } from "../../kv/kv.ts";
 import { decodeJson } from "../../kv/kv.ts";
 import { bodyRow } from "./keys.ts";
 import { MailError } from "./mail_error.ts";
 
 /** Large enough that 25 MiB are 25 writes, small enough that 50 senders at once stay small. */
 export const CHUNK_BYTES = 1024 * 1024;
-const HOLDERS_PER_OPERATION = 200;
+const HOLDERS_PER_OPERATION = 150;
 
 export interface Body {
   readonly bodyId: string;
   readonly size: number;
   readonly chunkCount: number;
+}
+
+/** A body that is stored but for its end: with these mutations of its row, it is there. */
+export interface BodyEnd {
+  readonly body: Body;
+  readonly mutations: readonly Mutation[];
 }
 
 export type ByteSource = AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
@@ -52,11 +58,38 @@ export class BodyStore {
     source: ByteSource,
     options: { bodyId: string; holders: readonly string[]; maxBytes: number },
   ): Promise<Body> {
+    const { body, mutations } = await this.writeAllButEnd(source, options);
+    try {
+      await this.#kv.apply({ row: bodyRow(options.bodyId), mutations });
+    } catch (error) {
+      await this.delete(options.bodyId).catch(() => {});
+      throw error;
+    }
+    return body;
+  }
+
+  /**
+   * Stores what goes before the last chunk, for a short mail nothing at all, and leaves the end to the
+   * caller, who adds what else is to become true in the same operation.
+   *
+   * @param options `beforeWrite` is awaited before anything is written; not called if nothing is
+   * @throws {MailError} `message_too_large`; what was written is deleted again
+   */
+  async writeAllButEnd(source: ByteSource, options: {
+    bodyId: string;
+    holders: readonly string[];
+    maxBytes: number;
+    beforeWrite?: () => Promise<void>;
+  }): Promise<BodyEnd> {
     const row = bodyRow(options.bodyId);
-    let chunk = new Uint8Array(0), filled = 0, size = 0, chunkCount = 0;
-    const putChunk = async (value: Uint8Array, more: readonly Mutation[] = []) => {
-      const column = chunkColumn(chunkCount++);
-      await this.#kv.apply({ row, mutations: [{ kind: "put", column, value }, ...more] });
+    let chunk = new Uint8Array(0), filled = 0, size = 0, chunkCount = 0, begun = false;
+    const apply = async (mutations: readonly Mutation[]) => {
+      if (!begun) await options.beforeWrite?.();
+      begun = true;
+      await this.#kv.apply({ row, mutations });
+    };
+    const put = (value: Uint8Array): Mutation => {
+      return { kind: "put", column: chunkColumn(chunkCount++), value };
     };
     try {
       for await (const piece of source) {
@@ -69,7 +102,7 @@ export class BodyStore {
         }
         for (let at = 0; at < piece.byteLength;) {
           if (filled === CHUNK_BYTES) {
-            await putChunk(chunk);
+            await apply([put(chunk)]);
             // The store may still read the old buffer; it must not change under its hands.
             chunk = new Uint8Array(CHUNK_BYTES);
             filled = 0;
@@ -92,18 +125,20 @@ export class BodyStore {
         value: new Uint8Array(0),
       }));
       while (holders.length > HOLDERS_PER_OPERATION) {
-        await this.#kv.apply({ row, mutations: holders.splice(0, HOLDERS_PER_OPERATION) });
+        await apply(holders.splice(0, HOLDERS_PER_OPERATION));
       }
-      const meta = encodeJson({ size, chunkCount: chunkCount + 1 });
-      await putChunk(chunk.subarray(0, filled), [
-        { kind: "put", column: "meta", value: meta },
-        ...holders,
-      ]);
+      const end = put(chunk.subarray(0, filled));
+      const meta: Mutation = {
+        kind: "put",
+        column: "meta",
+        value: encodeJson({ size, chunkCount }),
+      };
+      const body = { bodyId: options.bodyId, size, chunkCount };
+      return { body, mutations: [end, meta, ...holders] };
     } catch (error) {
-      if (chunkCount > 0) await this.delete(options.bodyId).catch(() => {});
+      if (begun) await this.delete(options.bodyId).catch(() => {});
       throw error;
     }
-    return { bodyId: options.bodyId, size, chunkCount };
   }
 
   /** The body as it is stored, or null; for ids that can be derived rather than remembered. */
@@ -159,6 +194,18 @@ export class BodyStore {
     });
     const left = await this.#kv.getRow(row, { prefix: "ref/", limit: 1, keysOnly: true });
     if (left.cells.length === 0) await this.delete(bodyId);
+  }
+
+  /**
+   * The operation that gives up one hold where `other` is known to be another: it applies only while
+   * that one is there, so the row cannot be left without holders.
+   */
+  releaseBeside(bodyId: string, holder: string, other: string): RowOp {
+    return {
+      row: bodyRow(bodyId),
+      conditions: [{ column: holderColumn(other), is: "present" }],
+      mutations: [{ kind: "delete", column: holderColumn(holder) }],
+    };
   }
 
   /** Deletes a body that nothing points to. */

@@ -66,6 +66,7 @@ export class Mail {
     const bodies = new BodyStore(kv), outbox = new Outbox({ kv, env, bodies });
     const attachments = new Attachments({ kv, env, bodies, maxBytes });
     const drafts = new Drafts({ kv, env, attachments, mailDomain });
+    const workerId = freshId(env);
     // Servers that pass a message on add a few lines to it; those do not count.
     const acceptance = new Acceptance({
       kv,
@@ -74,6 +75,7 @@ export class Mail {
       outbox,
       mailDomain,
       maxBytes: maxBytes + TRACE_BYTES_MAX,
+      workerId,
     });
     const worker = new OutboxWorker({
       kv,
@@ -83,7 +85,7 @@ export class Mail {
       users,
       mailDomain,
       retryHours: config.retry_hours,
-      workerId: freshId(env),
+      workerId,
       ...(options.outside === undefined ? {} : { outside: options.outside }),
     });
     this.#parts = {

@@ -29,6 +29,7 @@ import {
   isUnread,
   type MessageEntry,
   type PlacedEntry,
+  type StoredEntry,
 } from "./message_entry.ts";
 
 type Place = { readonly folder: string; readonly ms: number } | { readonly goneMs: number };
@@ -45,6 +46,8 @@ export interface EntryPage {
 }
 
 const ATTEMPTS_MAX = 12;
+/** Of the UID that a new entry will get. */
+const GUESSES_MAX = 2;
 const TOMBSTONE_MS = 14 * 24 * 3_600_000;
 const TOMBSTONES_SWEPT_PER_PURGE = 10;
 
@@ -222,9 +225,22 @@ export class Mailbox {
    * that an operation beginning with them gets back.
    */
   async addition(folderId: string, entry: MessageEntry): Promise<Mutation[]> {
-    const counter = await this.#kv.get(this.row, keys.uidCounter(folderId));
-    const uidAfter = counter === null ? 0 : Number(decodeText(counter.value));
-    const { id, receivedMs: ms } = entry;
+    const { uid } = await this.#lastUid(folderId);
+    return this.#addition(folderId, { entry, uid: null, uidAfter: uid });
+  }
+
+  async #lastUid(folderId: string): Promise<{ uid: number; condition: Condition }> {
+    const column = keys.uidCounter(folderId), counter = await this.#kv.get(this.row, column);
+    return {
+      uid: counter === null ? 0 : Number(decodeText(counter.value)),
+      condition: counter === null
+        ? { column, is: "absent" }
+        : { column, is: "version", version: counter.version },
+    };
+  }
+
+  #addition(folderId: string, stored: StoredEntry): Mutation[] {
+    const { entry } = stored, { id, receivedMs: ms } = entry;
     return [
       {
         kind: "append",
@@ -235,7 +251,7 @@ export class Mailbox {
       {
         kind: "put",
         column: keys.entryColumn(folderId, { ms, id }),
-        value: encodeEntry({ entry, uid: null, uidAfter }),
+        value: encodeEntry(stored),
       },
       {
         kind: "put",
@@ -265,9 +281,21 @@ export class Mailbox {
 
   /** Files a message once: false when its id was here before, even if it is deleted by now. */
   async add(folderId: string, entry: MessageEntry): Promise<boolean> {
+    const isNew: Condition = { column: keys.idColumn(entry.id), is: "absent" };
+    // The next UID is known as long as nobody else files something meanwhile; then it needs no noting.
+    for (let attempt = 0; attempt < GUESSES_MAX; attempt++) {
+      const { uid: uidAfter, condition } = await this.#lastUid(folderId);
+      const result = await this.#kv.apply({
+        row: this.row,
+        conditions: [isNew, condition],
+        mutations: this.#addition(folderId, { entry, uid: uidAfter + 1, uidAfter }),
+      });
+      if (result.applied) return true;
+      if (result.conditionIndex === 0) return false;
+    }
     const result = await this.#kv.apply({
       row: this.row,
-      conditions: [{ column: keys.idColumn(entry.id), is: "absent" }],
+      conditions: [isNew],
       mutations: await this.addition(folderId, entry),
     });
     if (result.applied) await this.noteUid(folderId, entry, result);

@@ -44,9 +44,9 @@ export interface PlacedEntry {
 
 /**
  * The UID beside the entry is a copy, for lists; the truth is in `u/`. The store gives out a UID
- * within the operation that files the message, so it cannot be part of what that operation writes:
- * it is added right after. Where a crash came in between, `uidAfter`, a UID of a moment before, says
- * where to look.
+ * within the operation that files the message. Who files on condition that no other was given out
+ * meanwhile writes it with the entry; who cannot, because many file at once, adds it right after.
+ * Where a crash came in between, `uidAfter`, a UID of a moment before, says where to look.
  */
 export interface StoredEntry {
   readonly entry: MessageEntry;

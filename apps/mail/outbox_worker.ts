@@ -15,6 +15,9 @@ import { type BodyStore, entryHolder } from "./body_store.ts";
 import { OUTBOX_SHARDS } from "./keys.ts";
 import { Mailbox } from "./mailbox.ts";
 import {
+  type Claim,
+  CLAIM_MS,
+  isFinished,
   isPending,
   type Outbox,
   type OutboxHead,
@@ -62,14 +65,14 @@ export interface OutboxWorkerOptions {
   readonly outside?: OutsideTransport;
 }
 
-/** A dead worker's mail waits at most this long, plus one sweep. */
-export const CLAIM_MS = 5_000;
 /** SMTP may be slow; the claim is renewed meanwhile. */
 const OUTSIDE_CLAIM_MS = 20_000;
 export const SWEEP_INTERVAL_MS = 2_000;
-const ITEMS_AT_ONCE = 4;
+const ITEMS_AT_ONCE = 16;
 const RECIPIENTS_AT_ONCE = 8;
 const WAITING_KICKS_MAX = 200;
+/** A claim that is about to run out is no good to begin with. */
+const CLAIM_LEFT_MS_MIN = CLAIM_MS / 2;
 const LOOK_AGAIN_MS = 1_000;
 /** 1, 2, 4 … minutes, then every hour. */
 const RETRY_FIRST_MS = 60_000;
@@ -86,7 +89,8 @@ export class OutboxWorker {
   readonly #busy = new Map<string, Promise<void>>();
   /** When it makes sense to look at an item again; rebuilt from the index on every sweep. */
   #notBefore = new Map<string, number>();
-  readonly #kicks: OutboxPointer[] = [];
+  /** Accepted here and waiting for their turn; null: to be loaded. By outId, oldest first. */
+  readonly #kicks = new Map<string, { pointer: OutboxPointer; item: OutboxItem | null }>();
   readonly #stop = new AbortController();
   #loop: Promise<void> | null = null;
 
@@ -108,10 +112,10 @@ export class OutboxWorker {
   }
 
   /** Delivers a message that was accepted in this process without waiting for the sweep. */
-  kick(pointer: OutboxPointer): void {
+  kick(pointer: OutboxPointer, item: OutboxItem | null): void {
     // Too many at once: the sweep takes them from the index.
-    if (this.#kicks.length >= WAITING_KICKS_MAX || this.#stop.signal.aborted) return;
-    this.#kicks.push(pointer);
+    if (this.#kicks.size >= WAITING_KICKS_MAX || this.#stop.signal.aborted) return;
+    this.#kicks.set(pointer.outId, { pointer, item });
     this.#startKicked();
   }
 
@@ -121,8 +125,9 @@ export class OutboxWorker {
   }
 
   #startKicked(): void {
-    while (this.#kicks.length > 0 && this.#busy.size < ITEMS_AT_ONCE) {
-      void this.#take(this.#kicks.shift()!);
+    for (const { pointer } of this.#kicks.values()) {
+      if (this.#busy.size >= ITEMS_AT_ONCE) return;
+      void this.#take(pointer);
     }
   }
 
@@ -145,7 +150,7 @@ export class OutboxWorker {
       for (const pointer of await this.#options.outbox.pointers(shard)) {
         const waitUntilMs = this.#notBefore.get(pointer.outId) ?? 0;
         if (waitUntilMs > this.#env.wallMs()) notBefore.set(pointer.outId, waitUntilMs);
-        else due.push(pointer);
+        else if (!this.#isOthers(pointer.claim)) due.push(pointer);
       }
     }
     this.#notBefore = notBefore;
@@ -157,11 +162,18 @@ export class OutboxWorker {
     await this.idle();
   }
 
+  #isOthers(claim: Claim | undefined): boolean {
+    return claim !== undefined && claim.by !== this.#options.workerId &&
+      claim.untilMs > this.#env.wallMs();
+  }
+
   #take(pointer: OutboxPointer): Promise<void> {
     const { outId } = pointer;
     const running = this.#busy.get(outId);
     if (running !== undefined) return running;
-    const work = this.deliver(pointer).catch((error) => {
+    const accepted = this.#kicks.get(outId)?.item ?? null;
+    this.#kicks.delete(outId);
+    const work = this.deliver(pointer, accepted).catch((error) => {
       // Nothing is lost: the item stays in the store, and the next sweep finds it.
       this.#notBefore.set(outId, this.#env.wallMs() + LOOK_AGAIN_MS);
       if (!(error instanceof LostClaim)) this.#log("a delivery was interrupted", error, outId);
@@ -173,23 +185,30 @@ export class OutboxWorker {
     return work;
   }
 
-  /** Does for one message what can be done now. */
-  async deliver(pointer: OutboxPointer): Promise<void> {
+  /**
+   * Does for one message what can be done now.
+   *
+   * @param accepted as it was accepted here; whoever has touched it since shows when it is written
+   */
+  async deliver(pointer: OutboxPointer, accepted: OutboxItem | null = null): Promise<void> {
     const { outbox } = this.#options;
-    let item = await outbox.load(pointer.ownerRow, pointer.outId);
+    let item = accepted ?? await outbox.load(pointer.ownerRow, pointer.outId);
     if (item === null) {
       // Just announced and not accepted yet, most likely; or long dead.
       this.#notBefore.set(pointer.outId, this.#env.wallMs() + LOOK_AGAIN_MS);
       return await outbox.tidy(pointer);
     }
-    for (const kind of this.#kinds) await this.#deliverKind(pointer, item, kind);
-    item = await outbox.load(pointer.ownerRow, pointer.outId);
-    if (item === null) return;
-    const pending = item.blocks.filter((block) => block.recipients.some(isPending));
-    if (pending.length === 0) {
+    for (const kind of this.#kinds) item = await this.#deliverKind(pointer, item, kind);
+    if (!isFinished(item)) {
+      // Others may be at work on the rest.
+      item = await outbox.load(pointer.ownerRow, pointer.outId);
+      if (item === null) return;
+    }
+    if (isFinished(item)) {
       await outbox.finish(pointer, item);
       return;
     }
+    const pending = item.blocks.filter((block) => block.recipients.some(isPending));
     this.#notBefore.set(pointer.outId, this.#nextLookMs(item, pending));
   }
 
@@ -205,28 +224,39 @@ export class OutboxWorker {
     return Math.max(soonMs, Math.min(...times));
   }
 
+  /** Gives the item as it is then; what completes it is not ticked off, as `finish` does that too. */
   async #deliverKind(
     pointer: OutboxPointer,
     item: OutboxItem,
     kind: RecipientKind,
-  ): Promise<void> {
+  ): Promise<OutboxItem> {
     const nowMs = this.#env.wallMs();
     const due = (recipient: OutboxRecipient) => isPending(recipient) && recipient.nextMs <= nowMs;
     const blocks = item.blocks.filter((block) => block.kind === kind && block.recipients.some(due));
-    if (blocks.length === 0) return;
+    if (blocks.length === 0) return item;
     const held = item.claims[kind], { workerId, outbox } = this.#options;
-    if (held !== undefined && held.by !== workerId && held.untilMs > nowMs) return;
-    const claimMs = kind === "local" ? CLAIM_MS : OUTSIDE_CLAIM_MS;
-    const claim = { kind, by: workerId, untilMs: nowMs + claimMs };
-    if (!await outbox.claim(pointer.ownerRow, item, claim)) throw new LostClaim();
+    if (this.#isOthers(held)) return item;
+    const mayGoOn = kind === "local" && held?.by === workerId &&
+      held.untilMs >= nowMs + CLAIM_LEFT_MS_MIN;
+    if (!mayGoOn) {
+      const claimMs = kind === "local" ? CLAIM_MS : OUTSIDE_CLAIM_MS;
+      const claim = { kind, by: workerId, untilMs: nowMs + claimMs };
+      if (!await outbox.claim(pointer.ownerRow, item, claim)) throw new LostClaim();
+    }
+    let now = item;
     for (const block of blocks) {
       const tried = kind === "local"
         ? await this.#tryLocal(item.head, block.recipients, due)
         : await this.#tryOutside(pointer, item.head, block.recipients, due);
       const settled: OutboxRecipient[] = [];
       for (const recipient of tried) settled.push(await this.#tellSender(item.head, recipient));
-      if (!await outbox.tick(pointer.ownerRow, block, settled)) throw new LostClaim();
+      const unticked = withBlock(now, { ...block, recipients: settled });
+      if (isFinished(unticked)) return unticked;
+      const ticked = await outbox.tick(pointer.ownerRow, block, settled);
+      if (ticked === null) throw new LostClaim();
+      now = withBlock(now, ticked);
     }
+    return now;
   }
 
   async #tryLocal(
@@ -373,6 +403,11 @@ export class OutboxWorker {
     });
   }
 }
+
+const withBlock = (item: OutboxItem, block: RecipientBlock): OutboxItem => ({
+  ...item,
+  blocks: item.blocks.map((other) => other.column === block.column ? block : other),
+});
 
 function done({ address, attempts }: OutboxRecipient): OutboxRecipient {
   return { address, status: "delivered", attempts, nextMs: 0 };

@@ -135,7 +135,7 @@ export class Sending {
       },
     });
     if (!result.accepted) return null;
-    this.#parts.worker.kick(result.pointer);
+    this.#parts.worker.kick(result.pointer, result.item);
     await this.#afterSend(user, request, uploads);
     return recipients.map(({ address }) => ({ address, status: "queued" }));
   }

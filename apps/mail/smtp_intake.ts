@@ -82,6 +82,6 @@ export class SmtpIntake {
       summarize: (head) => summarize(head, this.#parts.env.wallMs()),
       ...(sentId === undefined ? {} : { sent: { id: sentId, conditions: [], mutations: [] } }),
     });
-    if (result.accepted) this.#parts.worker.kick(result.pointer);
+    if (result.accepted) this.#parts.worker.kick(result.pointer, result.item);
   }
 }
