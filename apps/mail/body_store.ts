@@ -210,9 +210,11 @@ export class BodyStore {
 
   /** Deletes a body that nothing points to. */
   async delete(bodyId: string): Promise<void> {
-    await this.#kv.apply({
-      row: bodyRow(bodyId),
-      mutations: [{ kind: "deletePrefix", prefix: "" }],
-    });
+    await this.#kv.apply(this.deletion(bodyId));
+  }
+
+  /** The same as an operation. */
+  deletion(bodyId: string): RowOp {
+    return { row: bodyRow(bodyId), mutations: [{ kind: "deletePrefix", prefix: "" }] };
   }
 }

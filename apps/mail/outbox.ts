@@ -362,7 +362,16 @@ export class Outbox {
   async tidy(pointer: OutboxPointer): Promise<void> {
     if (pointer.done === true) return this.#forget(pointer);
     if (this.#env.wallMs() - pointer.createdMs < POINTER_GRACE_MS) return;
-    await this.abandon(pointer);
+    // Since it was read, another worker may have finished the message: then the body has its readers.
+    const { row, mutations } = this.#removal(pointer), column = `o/${pointer.outId}`;
+    await this.#kv.transact([
+      {
+        row,
+        conditions: [{ column, is: "value", value: encodeJson(pointer) }],
+        mutations,
+      },
+      this.#bodies.deletion(pointer.bodyId),
+    ]);
   }
 
   /** Undoes steps 1 and 2 right away when the caller knows that step 3 did not happen. */

@@ -8,10 +8,11 @@
 import assert from "node:assert/strict";
 import type { OutsideResult, OutsideTransport } from "../../../apps/mail/outbox_worker.ts";
 import { WARN_AFTER_MS } from "../../../apps/mail/outbox_worker.ts";
-import { CLAIM_MS, POINTER_GRACE_MS } from "../../../apps/mail/outbox.ts";
+import { CLAIM_MS, Outbox, POINTER_GRACE_MS } from "../../../apps/mail/outbox.ts";
 import { scanSnapshot } from "../../../kv/kv.ts";
 import { MemoryKv } from "../../../kv/memory_kv.ts";
-import { CHUNK_BYTES } from "../../../apps/mail/body_store.ts";
+import { BodyStore, CHUNK_BYTES } from "../../../apps/mail/body_store.ts";
+import { OUTBOX_SHARDS } from "../../../apps/mail/keys.ts";
 import { folderEntries, makeWorld, MortalKv, TestEnv, textOf, type World } from "./mail_world.ts";
 
 /** Two inboxes; the calls are the acceptance, a read and a write for each inbox, and the end. */
@@ -330,4 +331,31 @@ Deno.test("mail to somebody whose account is gone meanwhile bounces and frees it
   await world.mail.delete("ann", id, { forGood: true });
   await world.mail.delete("ann", bounce!.entry.id, { forGood: true });
   assert.deepEqual(await rowsLeft(world, "/body"), []);
+});
+
+Deno.test("a worker that read a pointer long ago does not delete what others have delivered since", async () => {
+  const world = makeWorld(["ann", "bob"]), { kv, env } = world;
+  const outbox = new Outbox({ kv, env, bodies: new BodyStore(kv) });
+  const accepting = world.process();
+  accepting.worker.kick = () => {};
+  await accepting.send("ann", { to: "bob@penncloud.test", text: "to be kept" });
+  await accepting.smtp.receive({
+    envelopeFrom: "x@else.example",
+    recipients: ["bob@penncloud.test"],
+    source: [new TextEncoder().encode("Subject: hello\r\n\r\nto be kept\r\n")],
+    trace: "Received: from else.example",
+  });
+  const old = (await Promise.all(OUTBOX_SHARDS.map((shard) => outbox.pointers(shard)))).flat();
+  assert.equal(old.length, 2);
+  env.nowMs += POINTER_GRACE_MS + 1;
+  await world.mail.worker.sweep();
+  for (const pointer of old) {
+    assert.equal(await outbox.load(pointer.ownerRow, pointer.outId), null);
+    await outbox.tidy(pointer);
+  }
+  const entries = await folderEntries(world.mail, "bob");
+  assert.equal(entries.length, 2);
+  for (const { entry } of entries) {
+    assert.equal((await world.mail.read("bob", entry.id)).content.text.trim(), "to be kept");
+  }
 });
