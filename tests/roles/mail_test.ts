@@ -48,7 +48,8 @@ async function withHouse(
   const house: { failWith: KvError | null } = { failWith: null };
   const kv = new MemoryKv({
     beforeCall: (call) => {
-      if (house.failWith !== null && call === "apply") throw house.failWith;
+      const writes = call === "apply" || call === "transact";
+      if (house.failWith !== null && writes) throw house.failWith;
     },
   });
   const env = { ...realEnv({ node: "mail/0" }), log: () => {} };
