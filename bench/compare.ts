@@ -122,7 +122,7 @@ export async function fillKeys(
   contestants: readonly Contestant[],
   { keyCount, valueBytes }: { keyCount: number; valueBytes: number },
 ): Promise<void> {
-  const { spread } = run.options;
+  const { spread = "all" } = run.options;
   const outstanding = valueBytes > LARGE_BYTES ? FILL_OUTSTANDING_LARGE : FILL_OUTSTANDING;
   for (const { fleet } of contestants) {
     await fleet.fill({ from: 0, until: keyCount, spread, valueBytes, outstanding });

@@ -13,7 +13,8 @@ export interface BenchOptions {
   readonly rounds: number;
   /** Null: chosen from the size of the values. */
   readonly keyCount: number | null;
-  readonly spread: KeySpread;
+  /** Absent: as the bench sees fit. */
+  readonly spread?: KeySpread;
   readonly clientProcesses: number;
   /** Whether to show that more client processes give no more. */
   readonly checkClient: boolean;
@@ -42,7 +43,8 @@ export const FLAGS_HELP =
   --seconds N        length of each measured run (default 3)
   --rounds N         how often the systems take turns, A B A B (default 3)
   --keys N           different keys (default 10000, fewer for large values)
-  --groups all|one   keys spread over all replica groups, or within one (default all)
+  --groups all|one   keys spread over all replica groups, or within one
+                     (default all; budget: one)
   --clients N        client processes that share the load (default 1)
   --no-check-client  leave out the run that shows that more client processes give no more
   --size BYTES       of an uploaded file, as in 64m or 1g (default 1g)
@@ -72,7 +74,7 @@ export function readOptions(
       seconds: positive("seconds", values.seconds ?? "3"),
       rounds: wholeNumber("rounds", values.rounds ?? "3"),
       keyCount: values.keys === undefined ? null : wholeNumber("keys", values.keys),
-      spread: groups(values.groups ?? "all"),
+      ...(values.groups === undefined ? {} : { spread: groups(values.groups) }),
       clientProcesses: wholeNumber("clients", values.clients ?? "1"),
       checkClient: !values["no-check-client"],
       fileBytes: byteCount("size", values.size ?? "1g"),

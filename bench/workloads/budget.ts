@@ -1,14 +1,14 @@
 /**
  * The budget of one put: what each process of one replica group spends on it.
  *
- * All keys lie in one group, so that one backend is the primary of every put and the others are its
- * secondaries. Rows are processes; `--profile` also tells what they did (cpu_profile.ts).
+ * Unless all groups are asked for, all keys lie in one, so that one backend is the primary of every put
+ * and the others are its secondaries. Rows are processes; `--profile` also tells what they did (cpu_profile.ts).
  */
 import { metricOf, primaryOf } from "../../tests/cluster/cluster_calls.ts";
 import type { Bench, BenchRun } from "../bench_run.ts";
 import { caseText } from "../compare.ts";
 import { readProfile, selfTimes, uptimeUs } from "../cpu_profile.ts";
-import { keyName } from "../load/key_choice.ts";
+import { keyName, type KeySpread } from "../load/key_choice.ts";
 import type { KvLoad } from "../load/kv_workload.ts";
 import { LoadFleet } from "../load/load_fleet.ts";
 import { type Cost, CostMeter } from "../measure.ts";
@@ -47,7 +47,7 @@ interface Window {
 }
 
 async function measureBudget(run: BenchRun): Promise<BenchResult> {
-  const { outstanding, valueBytes: sizes, profile } = run.options;
+  const { outstanding, valueBytes: sizes, profile, spread = "one" } = run.options;
   const profileDir = await run.folder(), windows: Window[] = [];
   const env = { PENNCLOUD_DENO_FLAGS: `--cpu-prof --cpu-prof-dir=${profileDir}` };
   const system = await new PennCloud(profile ? { env } : {}).start(await run.folder());
@@ -56,10 +56,10 @@ async function measureBudget(run: BenchRun): Promise<BenchResult> {
   try {
     const fleet = await LoadFleet.start(system.target, 1);
     try {
-      parts = await partsOf(system, fleet);
+      parts = await partsOf(system, fleet, spread);
       for (const valueBytes of sizes) {
         const keyCount = keyCountOf(run, valueBytes);
-        const range = { from: 0, until: keyCount, spread: "one" as const, valueBytes };
+        const range = { from: 0, until: keyCount, spread, valueBytes };
         await fleet.fill({ ...range, outstanding: 16 });
         for (const count of outstanding) {
           const load: KvLoad = {
@@ -67,7 +67,7 @@ async function measureBudget(run: BenchRun): Promise<BenchResult> {
             outstanding: count,
             valueBytes,
             keyCount,
-            spread: "one",
+            spread,
             seed: count,
           };
           const fromUs = uptimeUs();
@@ -85,20 +85,24 @@ async function measureBudget(run: BenchRun): Promise<BenchResult> {
   return { rows, peers: [], notes: run.notes };
 }
 
-async function partsOf({ cluster }: RunningPennCloud, fleet: LoadFleet): Promise<Part[]> {
-  const primary = await primaryOf(cluster, keyName(0, "one"));
+async function partsOf(
+  { cluster }: RunningPennCloud,
+  fleet: LoadFleet,
+  spread: KeySpread,
+): Promise<Part[]> {
+  const primary = spread === "all" ? null : await primaryOf(cluster, keyName(0, "one"));
   const parts: Part[] = [{ role: "client", pid: fleet.pids[0]!, node: null }];
   const backends = cluster.config.node.filter(({ role }) => role === "backend");
   for (const { id } of backends) {
     const node = `backend/${id}`;
-    const role = node === primary ? "primary" : `secondary ${node}`;
+    const role = primary === null ? node : node === primary ? "primary" : `secondary ${node}`;
     parts.push({ role, pid: await cluster.pidOf(node), node });
   }
   parts.push({ role: "coordinator", pid: await cluster.pidOf("coordinator/0"), node: null });
   return parts.sort((a, b) => rank(a) - rank(b));
 }
 
-const ORDER = ["client", "primary", "secondary", "coordinator"];
+const ORDER = ["client", "primary", "secondary", "backend", "coordinator"];
 const rank = ({ role }: Part): number => ORDER.findIndex((name) => role.startsWith(name));
 
 async function measureCase(run: BenchRun, { system, fleet, parts, load }: {

@@ -38,7 +38,7 @@ async function runKv(run: BenchRun, workload: KvWorkload): Promise<BenchResult> 
         outstanding: count,
         valueBytes,
         keyCount,
-        spread: run.options.spread,
+        spread: run.options.spread ?? "all",
         seed: count,
       });
       for (const count of outstanding) {

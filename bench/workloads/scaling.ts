@@ -97,7 +97,7 @@ async function measure(
 ): Promise<Row[]> {
   const outstanding = Math.max(...run.options.outstanding), rows: Row[] = [];
   for (const workload of WORKLOADS) {
-    const { spread } = run.options;
+    const { spread = "all" } = run.options;
     const load = { workload, outstanding, valueBytes: VALUE_BYTES, keyCount, spread, seed: 1 };
     const compared = await compare(run, contestants, load);
     rows.push(...compared.rows.map((row) => ({ ...row, case: `${row.case}, ${what}` })));
