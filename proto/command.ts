@@ -196,8 +196,11 @@ const isValueHead = (value: unknown): boolean =>
 type Fields = Readonly<Record<string, unknown>>;
 
 function hasFields(value: unknown, count: number): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value) &&
-    Object.keys(value).length === count;
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  let found = 0;
+  // What JSON gave has no fields but its own; counting them so makes no list of them.
+  for (const _ in value) found += 1;
+  return found === count;
 }
 
 const isKey = (value: unknown): boolean =>
