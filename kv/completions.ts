@@ -161,8 +161,9 @@ export class Completions {
     this.#bytes += outcomeBytes(outcome);
     record.outcomes.set(stamp.seq, outcome);
     if (stamp.firstIncomplete > record.firstIncomplete) {
+      const before = record.firstIncomplete;
       record.firstIncomplete = stamp.firstIncomplete;
-      this.#drop(record, stamp.firstIncomplete);
+      this.#dropConfirmed(record, before);
     }
   }
 
@@ -217,6 +218,19 @@ export class Completions {
     this.#drop(record, Infinity);
     this.#clients.delete(clientId);
     this.#bytes -= CLIENT_BYTES;
+  }
+
+  /** Drops what the client has its answers to. Of what is below `from`, that was done before. */
+  #dropConfirmed(record: ClientRecord, from: number): void {
+    const { outcomes, firstIncomplete } = record;
+    // As a rule it goes on by one or two, with as many outcomes as the client has requests under way.
+    if (firstIncomplete - from > outcomes.size) return this.#drop(record, firstIncomplete);
+    for (let seq = from; seq < firstIncomplete; seq++) {
+      const outcome = outcomes.get(seq);
+      if (outcome === undefined) continue;
+      outcomes.delete(seq);
+      this.#bytes -= outcomeBytes(outcome);
+    }
   }
 
   #drop(record: ClientRecord, belowSeq: number): void {

@@ -228,10 +228,9 @@ export class SqliteCellStore implements CheckpointedStore {
     this.#meta = JSON.parse(metaText);
     if (this.#closed) return;
     for (const { row, column, value } of flushing.range({})) {
-      const key = this.#key(row, column);
-      if (value === null) this.#budget.delete(key);
-      // A view into a larger buffer would keep all of it in memory.
-      else this.#budget.put(key, owned(value));
+      // What changed since is not clean.
+      if (value === null || this.#active.get(row, column) !== undefined) continue;
+      this.#budget.put(this.#key(row, column), value);
     }
     this.#flushing = null;
     this.#flushingBytes = 0;
@@ -347,10 +346,11 @@ export class SqliteCellStore implements CheckpointedStore {
 
   #setDirty(row: string, column: string, cell: StoredCell | null): void {
     const before = this.#active.get(row, column);
-    if (before !== undefined) this.#dirtyBytes -= dirtyBytesOf(row, column, before);
+    // A cell that is dirty already is not among the clean ones.
+    if (before === undefined) this.#budget.delete(this.#key(row, column));
+    else this.#dirtyBytes -= dirtyBytesOf(row, column, before);
     this.#active.set(row, column, cell);
     this.#dirtyBytes += dirtyBytesOf(row, column, cell);
-    this.#budget.delete(this.#key(row, column));
   }
 
   #takeBack(flushing: Overlay): void {

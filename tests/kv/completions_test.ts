@@ -145,3 +145,32 @@ Deno.test("a retry that comes after its record was given up is refused, not exec
   assert.equal(group.ask(1, 102, 2), "applied", "what is new is executed");
   assert.equal(group.times(1), 2);
 });
+
+Deno.test("just the outcomes that a client has its answers to are dropped, however far it goes on at once", () => {
+  const completions = new Completions(), kept = new Set<number>();
+  let bytesOfClient = 0, bytesOfOutcome = 0;
+  // In the order in which the requests are applied, which is not the one in which they were made.
+  for (
+    const [seq, confirmed] of [[3, 1], [1, 1], [2, 2], [7, 4], [5, 5], [900, 6], [901, 899], [
+      950,
+      950,
+    ]]
+  ) {
+    const outcome = { kind: "applied" as const, version: version(seq!), numbers: [] };
+    const stamp = { clientId: "client", seq: seq!, firstIncomplete: confirmed!, issuedMs: 1 };
+    const before = completions.bytes;
+    completions.record(stamp, outcome, { timeMs: 1, lsn: lsn(seq!) });
+    const added = completions.bytes - before;
+    if (seq === 1) bytesOfOutcome = added;
+    if (kept.size === 0) bytesOfClient = added;
+    kept.add(seq!);
+    for (const each of kept) if (each < confirmed!) kept.delete(each);
+    const { outcomes } = completions.save().clients[0]!;
+    assert.deepEqual(new Set(outcomes.map(([each]) => each)), kept);
+  }
+  assert.equal(completions.bytes, bytesOfClient + bytesOfOutcome * (kept.size - 1));
+  assert.equal(
+    completions.find({ clientId: "client", seq: 7, firstIncomplete: 1, issuedMs: 1 }),
+    "forgotten",
+  );
+});
