@@ -9,7 +9,7 @@
  * A request whose record could have been forgotten is refused instead of executed: it is taken only
  * while `issuedMs` is within REQUEST_AGE_MAX_MS of log time, and a record lives longer than that. So
  * `issuedMs` may be anybody's time, as long as a request that may have been executed keeps it.
- * Wrong clocks make clients fail, never write twice. Follows RIFL (Lee et al., SOSP 2015).
+ * Wrong clocks delay clients, and never make them write twice. Follows RIFL (Lee et al., SOSP 2015).
  *
  * Memory for records is limited, and clients that come and go (a command-line tool in a loop) leave
  * theirs behind. When a new client finds no room, those that were silent for IDLE_MS and longest are

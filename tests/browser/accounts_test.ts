@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { type DevServer, startDevServer } from "../dev_server.ts";
+import { axeFindings } from "./axe.ts";
 import { launchBrowser } from "./browser.ts";
 
 const PASSWORD = "a sparrow on the fence", NEXT_PASSWORD = "a heron in the reeds";
@@ -124,45 +125,21 @@ Deno.test("browser: the pages can be walked by keyboard, and tell a screen reade
     await server.context.accounts.create({ username: "alice", password: PASSWORD });
     const page = await (await browser.newContext({ reducedMotion: "reduce" })).newPage();
     await page.goto(`${server.origin}/login`);
-    assert.deepEqual(await findProblems(page), []);
+    assert.deepEqual(await axeFindings(page), []);
     await page.locator("input:focus").waitFor();
     await page.keyboard.type("alice");
     await page.keyboard.press("Tab");
     await page.keyboard.type(PASSWORD);
     await page.keyboard.press("Enter");
     await page.getByRole("heading", { name: "Hello, alice" }).waitFor();
-    assert.deepEqual(await findProblems(page), []);
+    assert.deepEqual(await axeFindings(page), []);
     await page.keyboard.press("Tab");
     await page.locator(":focus", { hasText: "Skip to content" }).waitFor();
     await page.keyboard.press("Enter");
     await page.locator("#main:focus").waitFor();
     for (const path of ["/account", "/signup?again", "/nothing", "/styleguide"]) {
       await page.goto(server.origin + path);
-      assert.deepEqual(await findProblems(page), [], path);
+      assert.deepEqual(await axeFindings(page), [], path);
     }
   });
 });
-
-/** What axe-core finds wrong with a page. */
-async function findProblems(page: Page): Promise<string[]> {
-  // Colours on their way from one state to the next are nobody's to judge.
-  await page.waitForFunction(() =>
-    document.getAnimations().every((it) =>
-      it.playState !== "running" || it.effect?.getTiming().iterations === Infinity
-    )
-  );
-  const axe = new URL("../node_modules/axe-core/axe.min.js", import.meta.url);
-  // Evaluated through the debugger, so that the page's policy on scripts stays as it is.
-  await page.evaluate(await Deno.readTextFile(axe));
-  return await page.evaluate(async () => {
-    // deno-lint-ignore no-explicit-any -- the library has just put itself there
-    const { violations } = await (globalThis as any).axe.run(document, {
-      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    });
-    // deno-lint-ignore no-explicit-any
-    return violations.flatMap((rule: any) =>
-      // deno-lint-ignore no-explicit-any
-      rule.nodes.map((node: any) => `${rule.id}: ${node.html.slice(0, 120)}`)
-    );
-  });
-}

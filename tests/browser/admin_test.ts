@@ -12,6 +12,7 @@ import { startCluster } from "../cluster/harness.ts";
 import { type DevServer, startDevServer } from "../dev_server.ts";
 import { eventually } from "../eventually.ts";
 import type { SampleAdmin } from "../sample_cluster.ts";
+import { axeFindings } from "./axe.ts";
 import { launchBrowser } from "./browser.ts";
 
 const PASSWORD = "a sparrow on the fence";
@@ -76,30 +77,7 @@ const verdict = (page: Page, title: string) =>
 const feedSays = (page: Page, words: string) =>
   page.locator(".console-head__line .badge", { hasText: words }).waitFor();
 
-/** No transition that has an end is still on its way: colours half-way have no contrast of their own. */
-async function colorsAtRest(page: Page): Promise<void> {
-  await page.waitForFunction(() =>
-    document.getAnimations().every((animation) =>
-      animation.playState !== "running" ||
-      animation.effect?.getComputedTiming().endTime === Infinity
-    )
-  );
-}
-
-/** What axe-core finds wrong with a page. */
-async function axeFindings(page: Page): Promise<string[]> {
-  const axe = new URL("../node_modules/axe-core/axe.min.js", import.meta.url);
-  await page.evaluate(await Deno.readTextFile(axe));
-  return await page.evaluate(async () => {
-    // deno-lint-ignore no-explicit-any -- a script that the page was just given
-    const { violations } = await (globalThis as any).axe.run(document, {
-      runOnly: ["wcag2a", "wcag2aa", "wcag21aa"],
-    });
-    return violations.map((it: { id: string; nodes: { html: string }[] }) =>
-      `${it.id}: ${it.nodes.map((node) => node.html.slice(0, 120)).join(" | ")}`
-    );
-  });
-}
+const AXE_RULES = ["wcag2a", "wcag2aa", "wcag21aa"];
 
 browserTest("the console answers first, and changes as the cluster does", async () => {
   await withConsole("/admin", async ({ page, cluster }) => {
@@ -271,8 +249,7 @@ browserTest(
         for (const place of places) {
           await page.goto(place);
           await page.waitForSelector(".console");
-          await colorsAtRest(page);
-          assert.deepEqual(await axeFindings(page), [], `${place} ${colorScheme}`);
+          assert.deepEqual(await axeFindings(page, AXE_RULES), [], `${place} ${colorScheme}`);
           const wide = await page.evaluate(() =>
             document.querySelector(".main")!.scrollWidth >
               document.querySelector(".main")!.clientWidth

@@ -87,7 +87,7 @@ Deno.test("three hosts form one cluster, and the coordinator's aside, any of the
       }
       for (const host of hosts) {
         await eventually(() => /^ready /m.test(host.output), "ready on every host", {
-          withinMs: 60_000,
+          withinMs: 120_000,
         });
       }
     });

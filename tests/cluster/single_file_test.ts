@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { eventually } from "../eventually.ts";
 import { freeOffset, processesOf, REPOSITORY } from "./harness.ts";
 
-const COMPILE_TIMEOUT_MS = 120_000;
+const COMPILE_TIMEOUT_MS = 300_000;
 
 Deno.test("the single file runs a cluster from an empty folder with an empty environment", async (t) => {
   const built = await new Deno.Command(Deno.execPath(), {
@@ -60,7 +60,7 @@ Deno.test("the single file runs a cluster from an empty folder with an empty env
     const errors = new Response(up.stderr).text();
     try {
       await t.step("up starts the built-in nine-backend cluster", async () => {
-        await eventually(() => output.includes('"event":"ready"'), "ready", { withinMs: 60_000 });
+        await eventually(() => output.includes('"event":"ready"'), "ready", { withinMs: 120_000 });
       });
 
       await t.step("its pages and their scripts are there", async () => {

@@ -53,7 +53,7 @@ async function nothingLocked(cluster: TestCluster): Promise<void> {
   await eventually(
     async () => (left = await internalCells(cluster)).length === 0,
     "all locks to be gone",
-    { withinMs: 60_000, everyMs: 300 },
+    { withinMs: 120_000, everyMs: 300 },
   ).catch((error) => {
     throw new Error(`${error.message}: ${left.join(", ")}`);
   });
@@ -101,7 +101,7 @@ Deno.test("transactions over all groups stay whole while every backend is killed
   const progress = (count: number) => {
     const goal = workload.committed + count;
     return eventually(() => workload.committed >= goal, `${count} more transactions`, {
-      withinMs: 60_000,
+      withinMs: 120_000,
       everyMs: 20,
     });
   };

@@ -143,7 +143,8 @@ Deno.test("FrameDecoder reads a line that comes byte by byte in linear time", ()
   let got = 0;
   for (let i = 0; i < line.length; i++) got += feed(decoder, line.subarray(i, i + 1)).length;
   assert.equal(got, 1);
-  assert.ok(performance.now() - start < 5_000);
+  // In quadratic time it would be hours.
+  assert.ok(performance.now() - start < 60_000);
 });
 
 Deno.test("encodeFrame() passes the payload's arrays through without copying", () => {

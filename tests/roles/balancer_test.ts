@@ -251,7 +251,7 @@ class Cluster implements AsyncDisposable {
   }
 
   async until(condition: (status: Status) => boolean): Promise<void> {
-    const endMs = performance.now() + 8_000;
+    const endMs = performance.now() + 60_000;
     for (;;) {
       const status = await (await this.ask("/readyz")).json();
       if (condition(status)) return;

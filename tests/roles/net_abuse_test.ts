@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { encodeFrame } from "../../proto/codec.ts";
-import { proveHello } from "../../proto/hello.ts";
+import { HELLO_TIMEOUT_MS, proveHello } from "../../proto/hello.ts";
 import { PROTOCOL_VERSION } from "../../proto/version.ts";
 import { RpcError } from "../../roles/net/rpc_error.ts";
 import { connectRpc } from "../../roles/net/rpc_client.ts";
@@ -127,7 +127,7 @@ Deno.test("a handshake that dawdles is cut off at the deadline, byte by byte or 
   assert.equal((await silent.readToEnd()).length, 1);
   await slow.readToEnd();
   const tookMs = performance.now() - startMs;
-  assert.ok(tookMs >= 140 && tookMs < 2000, `${tookMs} ms`);
+  assert.ok(tookMs >= 140 && tookMs < HELLO_TIMEOUT_MS, `${tookMs} ms`);
   await dripping;
   await assertAlive(pair);
 });
@@ -225,7 +225,7 @@ Deno.test("a peer that sends and never reads is not served without end", async (
       lastMs = performance.now();
     }
   })().catch(() => {});
-  await until(() => performance.now() - lastMs > 500, "the flood stops", 20_000);
+  await until(() => performance.now() - lastMs > 500, "the flood stops");
   const [connection] = pair.server.connections;
   assert.ok(connection!.queuedBytes < 2 * 1024 * 1024, `${connection!.queuedBytes} queued`);
   assert.ok(written < 64 * 1024 * 1024, `${written} written`);

@@ -83,7 +83,7 @@ export function openPair(options: Partial<RpcServerOptions> = {}): Pair {
 }
 
 /** Polls until `condition` holds. */
-export async function until(condition: () => boolean, what: string, limitMs = 5_000) {
+export async function until(condition: () => boolean, what: string, limitMs = 60_000) {
   const endMs = performance.now() + limitMs;
   while (!condition()) {
     if (performance.now() > endMs) throw new Error(`Waited ${limitMs} ms in vain: ${what}`);

@@ -18,6 +18,7 @@ import {
 } from "../../../kv/disk/sqlite_cell_store.ts";
 import { CorruptionError } from "../../../kv/errors.ts";
 import { MemoryCellStore } from "../../../kv/memory_cell_store.ts";
+import { eventually } from "../../eventually.ts";
 import { randomBytes } from "./wal_testing.ts";
 import { lifeOf } from "./sqlite_cell_store_life.ts";
 
@@ -439,12 +440,8 @@ Deno.test("CheckpointWriter ends its worker when idle, and starts another when n
       store.put(cellOf("r", "c", at, new Uint8Array([at])));
       await store.checkpoint({ lsn: lsn(at), meta: {} });
       assert.equal(writer.isRunning, true);
-      const deadlineMs = Date.now() + 5000;
-      while (writer.isRunning && Date.now() < deadlineMs) {
-        await new Promise((resolve) => setTimeout(resolve, 10));
-      }
+      await eventually(() => !writer.isRunning, "the worker to end");
     }
-    assert.equal(writer.isRunning, false);
     store.close();
   } finally {
     await writer.close();
