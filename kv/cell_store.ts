@@ -34,6 +34,8 @@ export interface CellRange {
   /** Whether the cell at `from` itself is wanted. Default true. */
   readonly inclusive?: boolean;
   readonly reverse?: boolean;
+  /** Only cells of this row; what lies around it is not even read. */
+  readonly within?: string;
   /** Values are of no interest: those that would have to be read from a disk come as empty ones. */
   readonly keysOnly?: boolean;
 }

@@ -405,8 +405,7 @@ export class GroupState {
     let size = this.#rowSizes.get(row);
     if (size === undefined) {
       size = EMPTY_ROW;
-      for (const cell of this.store.range({ from: { row, column: "" } })) {
-        if (cell.row !== row) break;
+      for (const cell of this.store.range({ within: row, keysOnly: true })) {
         size = withCell(size, cell);
       }
       if (size.bytes <= LARGE_ROW_BYTES) this.#keepRowSize(row, size);

@@ -26,6 +26,9 @@ export function compareFrom(a: string, b: string, shared: number): number {
   return x - y;
 }
 
+/** Sorts behind every key: those have 1024 bytes at most. */
+export const LAST_KEY = "\u{10ffff}".repeat(257);
+
 /**
  * The smallest key that is larger than every key with this prefix; null when there is none (only
  * for a prefix of U+10FFFF alone, or the empty prefix).

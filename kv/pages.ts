@@ -27,8 +27,7 @@ export function readRowPage(
   const { prefix = "", start, after, reverse = false, keysOnly = false } = options;
   const from = rowPageFrom(row, { prefix, start, after, reverse });
   const page = new PageBuilder(options.limit, keysOnly);
-  for (const cell of store.range({ ...from, reverse, keysOnly })) {
-    if (cell.row !== row) break;
+  for (const cell of store.range({ ...from, within: row, reverse, keysOnly })) {
     if (isInternal(cell.column)) continue;
     if (!cell.column.startsWith(prefix)) {
       // Backwards we begin at the first column behind the prefix, which may exist.
@@ -57,10 +56,7 @@ function rowPageFrom(
   }
   if (start !== undefined) return { from: { row, column: start } };
   const end = prefix === "" ? null : prefixEnd(prefix);
-  // Behind the last column of a row come the columns of the next row; NUL is in no key.
-  return end === null
-    ? { from: { row: row + "\0", column: "" }, inclusive: false }
-    : { from: { row, column: end }, inclusive: false };
+  return end === null ? {} : { from: { row, column: end }, inclusive: false };
 }
 
 /** Where a page reads: a store as it is, or a snapshot of one with cells that are hidden in it. */

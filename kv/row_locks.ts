@@ -253,9 +253,9 @@ function unlocked(
   at: Version,
 ): RowChanges {
   const cells = new Map<string, StoredCell | null>([[LOCK, null]]);
-  for (const cell of store.range({ from: { row, column: INTERNAL } })) {
+  for (const cell of store.range({ from: { row, column: INTERNAL }, within: row })) {
     const { column: own } = cell;
-    if (cell.row !== row || !own.startsWith(INTERNAL)) break;
+    if (!own.startsWith(INTERNAL)) break;
     const isPut = own.startsWith(STAGED_PUT);
     if (!isPut && !own.startsWith(STAGED_DELETE)) continue;
     cells.set(own, null);

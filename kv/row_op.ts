@@ -250,9 +250,9 @@ class StagedRow {
     for (const column of this.#staged.keys()) {
       if (column.startsWith(prefix)) this.#staged.set(column, null);
     }
-    const from = { row: this.row, column: prefix };
-    for (const cell of this.store.range({ from })) {
-      if (cell.row !== this.row || !cell.column.startsWith(prefix)) break;
+    const { row } = this;
+    for (const cell of this.store.range({ from: { row, column: prefix }, within: row })) {
+      if (!cell.column.startsWith(prefix)) break;
       if (isInternal(cell.column)) continue;
       this.#staged.set(cell.column, null);
       bytes += changedBytes(this.row, cell.column);

@@ -9,7 +9,7 @@
  * An iterator from `range` is valid only until the next `set` of a new cell, `delete` or `clear`.
  */
 import type { CellPosition, CellRange } from "./cell_store.ts";
-import { compareFrom, compareKeys, sharedLength } from "./key_order.ts";
+import { compareFrom, compareKeys, LAST_KEY, sharedLength } from "./key_order.ts";
 
 const CHUNK_ENTRIES = 256;
 
@@ -28,6 +28,15 @@ interface Entry<T> {
 /** Negative when a comes before b, 0 when they are the same position, positive otherwise. */
 export function comparePositions(a: CellPosition, b: CellPosition): number {
   return compareKeys(a.row, b.row) || compareKeys(a.column, b.column);
+}
+
+/** The same range with `from` in the row that it is held to, if it is to one; null: it is empty. */
+export function clampToRow(range: CellRange): CellRange | null {
+  const { within: row, from, reverse = false } = range;
+  if (row === undefined || from?.row === row) return range;
+  const ahead = from === undefined ? 0 : compareKeys(from.row, row);
+  if (reverse ? ahead < 0 : ahead > 0) return null;
+  return { ...range, from: { row, column: reverse ? LAST_KEY : "" }, inclusive: true };
 }
 
 export class SortedCells<T> {
@@ -64,7 +73,10 @@ export class SortedCells<T> {
     return true;
   }
 
-  *range({ from, inclusive = true, reverse = false }: CellRange): Iterable<CellEntry<T>> {
+  *range(range: CellRange): Iterable<CellEntry<T>> {
+    const { within } = range, clamped = clampToRow(range);
+    if (clamped === null || (within !== undefined && !this.#rows.has(within))) return;
+    const { from, inclusive = true, reverse = false } = clamped;
     let chunkIndex = reverse ? this.#chunks.length - 1 : 0;
     let index = reverse ? (this.#chunks[chunkIndex]?.length ?? 0) - 1 : 0;
     if (from !== undefined) {
@@ -82,7 +94,11 @@ export class SortedCells<T> {
     while (true) {
       const chunk = this.#chunks[chunkIndex];
       if (chunk === undefined) return;
-      for (; index >= 0 && index < chunk.length; index += step) yield chunk[index]!;
+      for (; index >= 0 && index < chunk.length; index += step) {
+        const entry = chunk[index]!;
+        if (within !== undefined && entry.row !== within) return;
+        yield entry;
+      }
       chunkIndex += step;
       index = reverse ? (this.#chunks[chunkIndex]?.length ?? 0) - 1 : 0;
     }

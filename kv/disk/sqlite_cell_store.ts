@@ -29,7 +29,8 @@ import {
 import { CELL_OVERHEAD_BYTES, memoryBytes, owned } from "../cell_memory.ts";
 import { CorruptionError } from "../errors.ts";
 import { invariant } from "../invariant.ts";
-import { comparePositions, SortedCells } from "../sorted_cells.ts";
+import { LAST_KEY } from "../key_order.ts";
+import { clampToRow, comparePositions, SortedCells } from "../sorted_cells.ts";
 import type { CacheBudget } from "./cache_budget.ts";
 import {
   checkpointPath,
@@ -84,9 +85,9 @@ export class SqliteCellStore implements CheckpointedStore {
   readonly #cachePrefix: string;
   readonly #select: StatementSync;
   readonly #findBlob: StatementSync;
-  readonly #pages: PageStatements;
+  readonly #pages: ReturnType<typeof pageStatements>;
   /** The same without values. */
-  readonly #heads: PageStatements;
+  readonly #heads: ReturnType<typeof pageStatements>;
   #active: Overlay = new SortedCells();
   #flushing: Overlay | null = null;
   #dirtyBytes = 0;
@@ -370,9 +371,12 @@ export class SqliteCellStore implements CheckpointedStore {
   }
 
   /** In pages, so that no statement stays open when the reader stops early. */
-  *#rows(range: CellRange): Generator<CellRow> {
+  *#rows(wanted: CellRange): Generator<CellRow> {
+    const range = clampToRow(wanted);
+    if (range === null) return;
     const reverse = range.reverse === true;
-    const pages = range.keysOnly === true ? this.#heads : this.#pages;
+    const { inRow, anywhere } = range.keysOnly === true ? this.#heads : this.#pages;
+    const pages = range.within === undefined ? anywhere : inRow;
     let at = range.from, inclusive = range.inclusive ?? true;
     for (let limit = PAGE_ROWS_MIN;; limit = Math.min(PAGE_ROWS_MAX, limit * 4)) {
       const statement = reverse
@@ -412,16 +416,25 @@ export class SqliteCellStore implements CheckpointedStore {
   }
 }
 
+/** All take a row, a column and a limit. */
 type PageStatements = Record<"from" | "after" | "upTo" | "before", StatementSync>;
 
-function pageStatements(db: DatabaseSync, columns: string): PageStatements {
-  const ascending = "ORDER BY row, col LIMIT ?",
-    descending = "ORDER BY row DESC, col DESC LIMIT ?";
+function pageStatements(
+  db: DatabaseSync,
+  columns: string,
+): { anywhere: PageStatements; inRow: PageStatements } {
+  const make = (compare: (operator: string) => string, order: (way: string) => string) => ({
+    from: db.prepare(`${columns} ${compare(">=")} ORDER BY ${order("")} LIMIT ?`),
+    after: db.prepare(`${columns} ${compare(">")} ORDER BY ${order("")} LIMIT ?`),
+    upTo: db.prepare(`${columns} ${compare("<=")} ORDER BY ${order("DESC")} LIMIT ?`),
+    before: db.prepare(`${columns} ${compare("<")} ORDER BY ${order("DESC")} LIMIT ?`),
+  });
   return {
-    from: db.prepare(`${columns} (row, col) >= (?, ?) ${ascending}`),
-    after: db.prepare(`${columns} (row, col) > (?, ?) ${ascending}`),
-    upTo: db.prepare(`${columns} (row, col) <= (?, ?) ${descending}`),
-    before: db.prepare(`${columns} (row, col) < (?, ?) ${descending}`),
+    anywhere: make(
+      (operator) => `(row, col) ${operator} (?, ?)`,
+      (way) => `row ${way}, col ${way}`,
+    ),
+    inRow: make((operator) => `row = ? AND col ${operator} ?`, (way) => `col ${way}`),
   };
 }
 
@@ -443,7 +456,7 @@ function isSound(found: CellRow): boolean {
 }
 
 const FIRST: CellPosition = { row: "", column: "" };
-const LAST: CellPosition = { row: "\u{10ffff}".repeat(257), column: "" };
+const LAST: CellPosition = { row: LAST_KEY, column: "" };
 
 function dirtyBytesOf(row: string, column: string, cell: StoredCell | null): number {
   return cell === null ? CELL_OVERHEAD_BYTES + 2 * (row.length + column.length) : memoryBytes(cell);

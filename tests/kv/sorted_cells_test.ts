@@ -1,6 +1,7 @@
 /** SortedCells against the plainest model there is: a Map that is sorted anew for each question. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import type { CellRange } from "../../kv/cell_store.ts";
 import { comparePositions, SortedCells } from "../../kv/sorted_cells.ts";
 
 const key = fc.constantFrom("", "a", "b", "ba", "z", "é", "\ue000", "\u{1f600}", "\uffff");
@@ -14,15 +15,17 @@ const nameOf = (row: string, column: string) => JSON.stringify([row, column]);
 
 function expectedRange(
   model: Model,
-  { from, inclusive, reverse }: {
+  { from, inclusive, reverse, within }: {
     from: { row: string; column: string } | undefined;
     inclusive: boolean;
     reverse: boolean;
+    within: string | undefined;
   },
 ) {
   const sorted = [...model.cells.values()].sort(comparePositions);
   if (reverse) sorted.reverse();
   return sorted.filter((cell) => {
+    if (within !== undefined && cell.row !== within) return false;
     if (from === undefined) return true;
     const order = comparePositions(cell, from) * (reverse ? -1 : 1);
     return inclusive ? order >= 0 : order > 0;
@@ -38,6 +41,7 @@ Deno.test("SortedCells equals a sorted Map under random operations", () => {
       from: fc.option(place, { nil: undefined }),
       inclusive: fc.boolean(),
       reverse: fc.boolean(),
+      within: fc.option(key, { nil: undefined }),
     }),
   );
   fc.assert(fc.property(fc.array(operation, { maxLength: 120 }), (operations) => {
@@ -45,8 +49,12 @@ Deno.test("SortedCells equals a sorted Map under random operations", () => {
     const model: Model = { cells: new Map() };
     for (const op of operations) {
       if (op.kind === "range") {
-        const { from, inclusive, reverse } = op;
-        const range = from === undefined ? { reverse } : { from, inclusive, reverse };
+        const { from, inclusive, reverse, within } = op;
+        const range: CellRange = {
+          reverse,
+          ...(from === undefined ? {} : { from, inclusive }),
+          ...(within === undefined ? {} : { within }),
+        };
         assert.deepEqual([...cells.range(range)], expectedRange(model, op));
         continue;
       }

@@ -100,7 +100,11 @@ Deno.test("SqliteCellStore answers like the store in memory, over checkpoints an
         } else if (kind < 0.97) {
           const reverse = random() < 0.5, inclusive = random() < 0.5;
           const from = random() < 0.2 ? undefined : randomPlace(random);
-          const range = from === undefined ? { reverse } : { from, reverse, inclusive };
+          const range: CellRange = {
+            reverse,
+            ...(from === undefined ? {} : { from, inclusive }),
+            ...(random() < 0.5 ? {} : { within: randomPlace(random).row }),
+          };
           const limit = random() < 0.5 ? Infinity : Math.floor(random() * 40);
           assert.deepEqual(
             Iterator.from(store.range(range)).take(limit).toArray(),
