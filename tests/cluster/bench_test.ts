@@ -29,7 +29,7 @@ Deno.test("bench of an unknown name or with a wrong flag ends with 2 and a sente
 
 for (const workload of ["put", "cput", "scan"]) {
   Deno.test(`bench ${workload} measures PennCloud and the peers that are installed`, async () => {
-    const tiny = ["--outstanding=4", "--seconds=0.3", "--rounds=1", "--keys=200"];
+    const tiny = ["--outstanding=4", "--seconds=1", "--rounds=1", "--keys=200"];
     const { code, text, errors } = await runBench(workload, ...tiny, "--json");
     assert.equal(code, 0, errors);
     const result = JSON.parse(text.trim().split("\n").at(-1)!);
@@ -48,7 +48,7 @@ for (const workload of ["put", "cput", "scan"]) {
 }
 
 Deno.test("bench with several client processes and large values", async () => {
-  const flags = ["--value=1m", "--outstanding=3", "--clients=2", "--seconds=0.3", "--rounds=2"];
+  const flags = ["--value=1m", "--outstanding=3", "--clients=2", "--seconds=1", "--rounds=2"];
   const { code, text, errors } = await runBench("put", ...flags, "--against=none", "--json");
   assert.equal(code, 0, errors);
   const [row] = JSON.parse(text.trim().split("\n").at(-1)!).rows;
@@ -70,7 +70,7 @@ for (
 ) {
   Deno.test(`bench ${name} runs to its end and reports`, async () => {
     await using plots = await temporaryFolder();
-    const tiny = ["--seconds=0.3", "--rounds=1", "--against=none", "--json"];
+    const tiny = ["--seconds=1", "--rounds=1", "--against=none", "--json"];
     const { code, text, errors } = await runBench(name, ...flags, ...tiny, "--plots", plots.path);
     assert.equal(code, 0, errors);
     const { rows, plots: files } = JSON.parse(text.trim().split("\n").at(-1)!);

@@ -1,4 +1,5 @@
 /** Questions that tests put to single nodes of a running cluster, and the conditions they wait for. */
+import assert from "node:assert/strict";
 import type { ClusterStatus } from "../../proto/cluster_status.ts";
 import { coordinatorConversation } from "../../proto/control.ts";
 import { type ClusterConfig, type NodeEntry, planGroups } from "../../proto/cluster_config.ts";
@@ -6,6 +7,7 @@ import { kvConversation } from "../../proto/kv_wire.ts";
 import { connectRpc } from "../../roles/net/rpc_client.ts";
 import type { RpcConnection } from "../../roles/net/rpc_connection.ts";
 import { eventually } from "../eventually.ts";
+import type { TestCluster } from "./harness.ts";
 
 /** Any running cluster, however it was started. */
 export interface ClusterHandle {
@@ -70,6 +72,21 @@ export async function allHealthy(cluster: ClusterHandle): Promise<void> {
     },
     "every tablet to be healthy",
     { withinMs: 90_000, everyMs: 100 },
+  );
+}
+
+/** `admin verify`: a replica that is late or away makes a group "busy"; "different" is never right. */
+export async function verifiedEqual(cluster: TestCluster): Promise<void> {
+  await eventually(
+    async () => {
+      const { stdout } = await cluster.penncloud(["admin", "verify", "--json"]);
+      const { groups } = JSON.parse(stdout) as { groups: { verdict: string }[] };
+      const verdicts = groups.map(({ verdict }) => verdict);
+      assert(!verdicts.includes("different"), `${verdicts}`);
+      return verdicts.every((verdict) => verdict === "equal");
+    },
+    "all replicas to be equal",
+    { withinMs: 90_000, everyMs: 200 },
   );
 }
 

@@ -10,6 +10,7 @@
  * printed. Three backends by default; `config: "cluster.toml"` for the nine.
  */
 import { dirname, join } from "node:path";
+import type { KvClient } from "../../kv/client.ts";
 import type { Kv } from "../../kv/kv.ts";
 import type { ClusterConfig, NodeEntry, Role } from "../../proto/cluster_config.ts";
 import { opsPort } from "../../proto/cluster_config.ts";
@@ -22,6 +23,7 @@ import { openLog } from "../../roles/log.ts";
 import { supervisorOf } from "../../roles/supervisor_client.ts";
 import { takenPorts } from "../../roles/supervisor_ports.ts";
 import { eventually } from "../eventually.ts";
+import { PatientKv } from "../faults/patient_kv.ts";
 
 export const REPOSITORY = dirname(dirname(import.meta.dirname!));
 /** For what never happens, on a machine that has much else to do. */
@@ -91,8 +93,13 @@ export class TestCluster {
     return this.#secret;
   }
 
-  /** The store's client, as a frontend has it. */
+  /** The store, for those who can wait: how long something takes is not what most tests are about. */
   get kv(): Kv {
+    return new PatientKv(this.client);
+  }
+
+  /** The store's client, as a frontend has it. */
+  get client(): KvClient {
     this.#connection ??= connectKv({
       config: this.config,
       node: { role: "client" as Role, id: 0, host: "", port: 0, zone: "" },
@@ -391,7 +398,7 @@ export function processesOf(dir: string): number[] {
   return pids;
 }
 
-function trySignal(pid: number, signal: Deno.Signal): void {
+export function trySignal(pid: number, signal: Deno.Signal): void {
   try {
     Deno.kill(pid, signal);
   } catch {

@@ -11,7 +11,7 @@ import { realEnv } from "../../roles/env.ts";
 import { connectKv } from "../../roles/kv_connection.ts";
 import { openLog } from "../../roles/log.ts";
 import { eventually } from "../eventually.ts";
-import { freeOffset, PENNCLOUD, processesOf, REPOSITORY } from "./harness.ts";
+import { freeOffset, PENNCLOUD, processesOf, REPOSITORY, trySignal } from "./harness.ts";
 
 const HOSTS = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
 const COPIED = ["cluster.json", "secret", "tls_cert.pem", "tls_key.pem"];
@@ -108,11 +108,13 @@ Deno.test("three hosts form one cluster, and the coordinator's aside, any of the
     await t.step("when a whole host goes, what was written is there and writes go on", async () => {
       for (const row of rows) await put(connection.kv, row, "column", "before");
       const gone = hosts[2]!;
-      for (const pid of processesOf(gone.dir)) Deno.kill(pid, "SIGKILL");
+      for (const pid of processesOf(gone.dir)) trySignal(pid, "SIGKILL");
       await gone.process.status;
+      const patient = { deadlineMs: 60_000 };
       for (const row of rows) {
-        assert.equal(decodeText((await connection.kv.get(row, "column"))!.value), "before");
-        await put(connection.kv, row, "column", "after");
+        const cell = await connection.kv.get(row, "column", patient);
+        assert.equal(decodeText(cell!.value), "before");
+        await put(connection.kv, row, "column", "after", patient);
       }
     });
     connection.close();
@@ -126,7 +128,7 @@ Deno.test("three hosts form one cluster, and the coordinator's aside, any of the
       }
     });
   } finally {
-    for (const { dir } of hosts) for (const pid of processesOf(dir)) Deno.kill(pid, "SIGKILL");
+    for (const { dir } of hosts) for (const pid of processesOf(dir)) trySignal(pid, "SIGKILL");
     await Deno.remove(home, { recursive: true });
   }
 });

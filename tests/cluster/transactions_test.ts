@@ -6,7 +6,6 @@ import assert from "node:assert/strict";
 import { isInternal, LOCK } from "../../kv/internal_columns.ts";
 import { put } from "../../kv/kv.ts";
 import { LOCK_LIFE_MS } from "../../kv/transaction.ts";
-import type { KvClient } from "../../kv/client.ts";
 import { kvConversation } from "../../proto/kv_wire.ts";
 import { realEnv } from "../../roles/env.ts";
 import { openLog } from "../../roles/log.ts";
@@ -81,7 +80,7 @@ async function lockAndDie(cluster: TestCluster, row: string, id: string): Promis
 
 async function groupOf(cluster: TestCluster, row: string) {
   await tabletOf(cluster, row);
-  const { routes } = (cluster.kv as KvClient).routes;
+  const { routes } = cluster.client.routes;
   return routes.find(({ startKey, endKey }) =>
     row >= startKey && (endKey === null || row < endKey)
   )!;

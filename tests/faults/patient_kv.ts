@@ -1,5 +1,5 @@
 /**
- * A client that waits as long as it takes: for the judges, who ask when all is mended, and to whom a
+ * A client that waits as long as it takes: for judges, who ask when all is mended, and to whom a
  * machine that is busy with something else for a while must not look like a store that lost something.
  */
 import type {
