@@ -21,6 +21,7 @@ import type { RecordedOutcome, RequestOutcome } from "./outcome.ts";
 import { type ChangedRows, RowLocks, SavedRowLocks } from "./row_locks.ts";
 import {
   cellBytes,
+  type CellChange,
   CHANGED_BYTES_MAX,
   deletedBytes,
   evaluateRowOp,
@@ -337,23 +338,23 @@ export class GroupState {
   }
 
   #change(row: string, changes: RowChanges): void {
+    const resized = isResized(changes);
     // Before the cells change: the size may have to be counted.
-    const size = this.#sizeForChange(row, changes);
-    for (const [column, cell] of changes.cells) {
-      this.#replace(row, column, { before: changes.replaced.get(column), cell });
-    }
+    const size = resized ? this.#sizeForChange(row, changes) : null;
+    for (const change of changes.cells) this.#replace(row, change);
     this.#freeBlobs(changes);
-    if (isResized(changes)) this.#resizeRow(row, size, changes);
+    if (resized) this.#resizeRow(row, size, changes);
   }
 
-  #freeBlobs({ cells, replaced }: RowChanges): void {
-    for (const { value } of replaced.values()) {
-      if (!isBlobRef(value)) continue;
+  #freeBlobs({ cells }: RowChanges): void {
+    for (const { before } of cells) {
+      if (before === null || !isBlobRef(before.value)) continue;
+      const { blob } = before.value;
       // An intent that becomes a value keeps its file.
-      const isKept = Iterator.from(cells.values()).some((cell) =>
-        cell !== null && isBlobRef(cell.value) && cell.value.blob === value.blob
+      const isKept = cells.some(({ after }) =>
+        after !== null && isBlobRef(after.value) && after.value.blob === blob
       );
-      if (!isKept) this.#freedBlobs.push(value.blob);
+      if (!isKept) this.#freedBlobs.push(blob);
     }
   }
 
@@ -362,20 +363,16 @@ export class GroupState {
     for (const { blob } of blobsOf(command)) this.#freedBlobs.push(blob);
   }
 
-  #replace(
-    row: string,
-    column: string,
-    { before, cell }: { before: StoredCell | undefined; cell: StoredCell | null },
-  ): void {
+  #replace(row: string, { column, before, after }: CellChange): void {
     const low = placeHash(row, column, LOW_LANE), high = placeHash(row, column, HIGH_LANE);
-    if (before !== undefined) {
+    if (before !== null) {
       this.#addToHash({ low, high, cell: before, sign: -1 });
       this.snapshots.keep(before, this.#appliedLsn);
     }
-    if (cell === null) this.store.delete(row, column);
+    if (after === null) this.store.delete(row, column);
     else {
-      this.#addToHash({ low, high, cell, sign: 1 });
-      this.store.put(cell);
+      this.#addToHash({ low, high, cell: after, sign: 1 });
+      this.store.put(after);
     }
   }
 

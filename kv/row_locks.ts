@@ -163,10 +163,10 @@ export class RowLocks {
   lock(store: CellStore, lock: RowLock, intents: RowChanges | null, at: Version): RowChanges {
     const { row } = lock;
     const cells = new Map<string, StoredCell | null>();
-    for (const [column, cell] of intents?.cells ?? []) {
-      const staged = cell === null
+    for (const { column, after } of intents?.cells ?? []) {
+      const staged = after === null
         ? internalCell(row, STAGED_DELETE + column, at, EMPTY)
-        : { ...cell, column: STAGED_PUT + column };
+        : { ...after, column: STAGED_PUT + column };
       cells.set(staged.column, staged);
     }
     cells.set(LOCK, lockCell(lock, at));
@@ -197,7 +197,7 @@ export class RowLocks {
     return changed.map(([row, changes]) =>
       row !== anchor
         ? [row, changes]
-        : [row, changesOf(store, row, new Map(changes.cells).set(cell.column, cell))]
+        : [row, changesOf(store, row, [...stagedIn(changes), [cell.column, cell]])]
     );
   }
 
@@ -245,6 +245,9 @@ export class RowLocks {
     else rows.add(lock.row);
   }
 }
+
+const stagedIn = ({ cells }: RowChanges) =>
+  cells.map(({ column, after }): [string, StoredCell | null] => [column, after]);
 
 function unlocked(
   store: CellStore,

@@ -59,11 +59,16 @@ export type RowOutcome =
     readonly message: string;
   };
 
-/** What a successful operation changes; `cell: null` deletes. At most one entry a column. */
+/** What becomes of one column; null where there is no cell. */
+export interface CellChange {
+  readonly column: string;
+  readonly before: StoredCell | null;
+  readonly after: StoredCell | null;
+}
+
+/** What a successful operation changes; at most one entry a column. */
 export interface RowChanges {
-  readonly cells: ReadonlyMap<string, StoredCell | null>;
-  /** The cells of these columns that are there now. */
-  readonly replaced: ReadonlyMap<string, StoredCell>;
+  readonly cells: readonly CellChange[];
   /** Change of the row's bytes, counted as `cellBytes` does. */
   readonly bytesDelta: number;
   readonly cellsDelta: number;
@@ -92,7 +97,7 @@ export const CHANGED_BYTES_MAX = 512 * 1024;
 /** What the columns take that an operation deletes; several rows in one entry share the limit. */
 export function deletedBytes(row: string, { cells }: RowChanges): number {
   let bytes = 0;
-  for (const [column, cell] of cells) if (cell === null) bytes += changedBytes(row, column);
+  for (const { column, after } of cells) if (after === null) bytes += changedBytes(row, column);
   return bytes;
 }
 
@@ -114,7 +119,7 @@ export function evaluateRowOp(
   op: LogRowOp,
   limits: RowLimits,
 ): { outcome: RowOutcome; changes: RowChanges | null } {
-  const refused = firstRefusal(store, [op]);
+  const refused = op.conditions.length === 0 ? null : firstRefusal(store, [op]);
   return refused !== null ? { outcome: refused, changes: null } : stageRowOp(store, op, limits);
 }
 
@@ -139,18 +144,13 @@ export function stageRowOp(
   op: LogRowOp,
   limits: RowLimits,
 ): { outcome: RowOutcome; changes: RowChanges | null } {
-  const staged = new StagedRow(store, op.row, limits.at);
   const numbers: number[] = [];
-  for (const mutation of op.mutations) {
-    const failure = applyMutation(staged, mutation, numbers);
-    if (failure !== null) {
-      return {
-        outcome: { kind: "failed", code: "invalid_request", message: failure },
-        changes: null,
-      };
-    }
+  const changes = stageMutations(store, op, { at: limits.at, numbers });
+  if (typeof changes === "string") {
+    const outcome = { kind: "failed", code: "invalid_request", message: changes } as const;
+    return { outcome, changes: null };
   }
-  const changes = staged.changes(), { bytesDelta } = changes;
+  const { bytesDelta } = changes;
   const rowBytes = bytesDelta > 0 ? limits.rowBytes() : 0;
   if (rowBytes + bytesDelta > limits.rowBytesMax) {
     const message = `Cannot grow row "${op.row}" from ${rowBytes} by ${bytesDelta} ` +
@@ -158,6 +158,33 @@ export function stageRowOp(
     return { outcome: { kind: "failed", code: "row_too_large", message }, changes: null };
   }
   return { outcome: { kind: "applied", version: limits.at, numbers }, changes };
+}
+
+/** A sentence when they cannot be made. */
+function stageMutations(
+  store: CellStore,
+  { row, mutations }: LogRowOp,
+  { at, numbers }: { at: Version; numbers: number[] },
+): RowChanges | string {
+  const [first] = mutations;
+  // Most operations are of this kind, and need no view of the row in between.
+  if (mutations.length === 1 && first!.kind === "put") {
+    return changesOf(store, row, [[first!.column, cellWith(row, first!, at)]]);
+  }
+  const staged = new StagedRow(store, row, at);
+  for (const mutation of mutations) {
+    const failure = applyMutation(staged, mutation, numbers);
+    if (failure !== null) return failure;
+  }
+  return staged.changes();
+}
+
+function cellWith(
+  row: string,
+  { column, value: { size, crc, value } }: { readonly column: string; readonly value: LogValue },
+  version: Version,
+): StoredCell {
+  return { row, column, version, size, crc, value };
 }
 
 function holds(condition: LogCondition, cell: StoredCell | undefined): boolean {
@@ -229,15 +256,7 @@ class StagedRow {
   }
 
   put(column: string, value: LogValue): void {
-    const { size, crc } = value;
-    this.#staged.set(column, {
-      row: this.row,
-      column,
-      version: this.at,
-      size,
-      crc,
-      value: value.value,
-    });
+    this.#staged.set(column, cellWith(this.row, { column, value }, this.at));
   }
 
   delete(column: string): void {
@@ -282,31 +301,30 @@ class StagedRow {
   }
 }
 
-/** What putting these cells (null: deleting them) into the row changes. Takes the map over. */
+/** What putting these cells (null: deleting them) into the row changes; each column once. */
 export function changesOf(
   store: CellStore,
   row: string,
-  cells: Map<string, StoredCell | null>,
+  staged: Iterable<readonly [column: string, cell: StoredCell | null]>,
 ): RowChanges {
   let bytesDelta = 0, cellsDelta = 0, largeBytesDelta = 0;
-  const replaced = new Map<string, StoredCell>();
-  for (const [column, cell] of cells) {
-    const before = store.get(row, column);
-    if (before !== undefined) {
-      replaced.set(column, before);
+  const cells: CellChange[] = [];
+  for (const [column, after] of staged) {
+    const before = store.get(row, column) ?? null;
+    if (before === null && after === null) continue;
+    cells.push({ column, before, after });
+    if (before !== null) {
       bytesDelta -= cellBytes(column, before);
       largeBytesDelta -= largeBytes(before);
       cellsDelta -= 1;
-    } else if (cell === null) {
-      cells.delete(column);
     }
-    if (cell !== null) {
-      bytesDelta += cellBytes(column, cell);
-      largeBytesDelta += largeBytes(cell);
+    if (after !== null) {
+      bytesDelta += cellBytes(column, after);
+      largeBytesDelta += largeBytes(after);
       cellsDelta += 1;
     }
   }
-  return { cells, replaced, bytesDelta, cellsDelta, largeBytesDelta };
+  return { cells, bytesDelta, cellsDelta, largeBytesDelta };
 }
 
 const encoder = new TextEncoder();

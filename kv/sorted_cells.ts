@@ -6,12 +6,19 @@
  * is enough for the few hundred thousand cells that a node holds in memory. Beside it lies a hash
  * index, because most questions are about one cell that is there: they compare no keys at all.
  *
+ * New cells are put into their places only when somebody asks for a range, all of them at once: what is
+ * written and never scanned before the next checkpoint is never sorted.
+ *
  * An iterator from `range` is valid only until the next `set` of a new cell, `delete` or `clear`.
  */
 import type { CellPosition, CellRange } from "./cell_store.ts";
 import { compareFrom, compareKeys, LAST_KEY, sharedLength } from "./key_order.ts";
 
 const CHUNK_ENTRIES = 256;
+/** So that whoever asks for a range does not wait for long: sorting these takes some 10 ms. */
+const UNSORTED_MAX = 16_384;
+/** Above this share of all cells, going through them all is quicker than placing one by one. */
+const MERGE_SHARE = 1 / 16;
 
 export interface CellEntry<T> {
   readonly row: string;
@@ -41,7 +48,9 @@ export function clampToRow(range: CellRange): CellRange | null {
 
 export class SortedCells<T> {
   /** Never holds an empty chunk. */
-  readonly #chunks: Entry<T>[][] = [];
+  #chunks: Entry<T>[][] = [];
+  /** In none of the chunks yet. */
+  #unsorted: Entry<T>[] = [];
   /** By row: its only cell, or its cells by column. */
   readonly #rows = new Map<string, Entry<T> | Map<string, Entry<T>>>();
   #size = 0;
@@ -54,15 +63,22 @@ export class SortedCells<T> {
     return this.#entry(row, column)?.value;
   }
 
-  set(row: string, column: string, value: T): void {
+  /** Returns what was there before. */
+  set(row: string, column: string, value: T): T | undefined {
     const entry = this.#entry(row, column);
-    if (entry === undefined) this.#insert({ row, column, value });
-    else entry.value = value;
+    if (entry === undefined) {
+      this.#add({ row, column, value });
+      return undefined;
+    }
+    const before = entry.value;
+    entry.value = value;
+    return before;
   }
 
   /** Whether there was such a cell. */
   delete(row: string, column: string): boolean {
     if (this.#entry(row, column) === undefined) return false;
+    this.#sort();
     const chunkIndex = this.#chunkIndex(row, column);
     const chunk = this.#chunks[chunkIndex]!;
     chunk.splice(lowerBound(chunk, row, column), 1);
@@ -73,9 +89,18 @@ export class SortedCells<T> {
     return true;
   }
 
+  /** All of them, in no order. */
+  *entries(): Iterable<CellEntry<T>> {
+    for (const found of this.#rows.values()) {
+      if (found instanceof Map) yield* found.values();
+      else yield found;
+    }
+  }
+
   *range(range: CellRange): Iterable<CellEntry<T>> {
     const { within } = range, clamped = clampToRow(range);
     if (clamped === null || (within !== undefined && !this.#rows.has(within))) return;
+    this.#sort();
     const { from, inclusive = true, reverse = false } = clamped;
     let chunkIndex = reverse ? this.#chunks.length - 1 : 0;
     let index = reverse ? (this.#chunks[chunkIndex]?.length ?? 0) - 1 : 0;
@@ -105,7 +130,8 @@ export class SortedCells<T> {
   }
 
   clear(): void {
-    this.#chunks.length = 0;
+    this.#chunks = [];
+    this.#unsorted = [];
     this.#rows.clear();
     this.#size = 0;
   }
@@ -117,10 +143,25 @@ export class SortedCells<T> {
     return found.column === column ? found : undefined;
   }
 
-  #insert(entry: Entry<T>): void {
-    const { row, column } = entry;
+  #add(entry: Entry<T>): void {
     this.#index(entry);
     this.#size++;
+    this.#unsorted.push(entry);
+    if (this.#unsorted.length >= UNSORTED_MAX) this.#sort();
+  }
+
+  #sort(): void {
+    const unsorted = this.#unsorted;
+    if (unsorted.length === 0) return;
+    this.#unsorted = [];
+    if (unsorted.length > 1) unsorted.sort(comparePositions);
+    if (unsorted.length > CHUNK_ENTRIES && unsorted.length > this.#size * MERGE_SHARE) {
+      this.#chunks = chunksOf(merged(this.#chunks.flat(), unsorted));
+    } else for (const entry of unsorted) this.#place(entry);
+  }
+
+  #place(entry: Entry<T>): void {
+    const { row, column } = entry;
     const chunkIndex = this.#chunkIndex(row, column);
     const chunk = this.#chunks[chunkIndex];
     if (chunk === undefined) {
@@ -179,6 +220,27 @@ export class SortedCells<T> {
     chunk.push(...next);
     this.#chunks.splice(chunkIndex + 1, 1);
   }
+}
+
+/** Of two sorted lists that share no position. */
+function merged<T>(a: readonly Entry<T>[], b: readonly Entry<T>[]): Entry<T>[] {
+  const all: Entry<T>[] = [];
+  let i = 0, j = 0;
+  while (i < a.length && j < b.length) {
+    all.push(comparePositions(a[i]!, b[j]!) < 0 ? a[i++]! : b[j++]!);
+  }
+  while (i < a.length) all.push(a[i++]!);
+  while (j < b.length) all.push(b[j++]!);
+  return all;
+}
+
+/** Half full, as after a split. */
+function chunksOf<T>(entries: readonly Entry<T>[]): Entry<T>[][] {
+  const chunks: Entry<T>[][] = [];
+  for (let at = 0; at < entries.length; at += CHUNK_ENTRIES / 2) {
+    chunks.push(entries.slice(at, at + CHUNK_ENTRIES / 2));
+  }
+  return chunks;
 }
 
 /** Index of the first entry at or behind the position; the length when there is none. */

@@ -2,6 +2,7 @@
 /** The worker's side of checkpoint_writer.ts: one transaction a checkpoint, one job at a time. */
 import { DatabaseSync } from "node:sqlite";
 import { CorruptionError } from "../errors.ts";
+import { compareKeys } from "../key_order.ts";
 import { explainSqlite, findDamage } from "./checkpoint_file.ts";
 import { cellSum, recordSum } from "./checkpoint_sums.ts";
 import type { PackedCell, WriterAnswer, WriterJob, WriterResult } from "./checkpoint_writer.ts";
@@ -30,6 +31,9 @@ function perform(job: WriterJob): WriterResult {
   }
 }
 
+const byPlace = ([rowA, columnA]: PackedCell, [rowB, columnB]: PackedCell) =>
+  compareKeys(rowA, rowB) || compareKeys(columnA, columnB);
+
 function write(job: WriterJob & { kind: "write" }): WriterResult {
   const db = open(job.path);
   try {
@@ -44,7 +48,8 @@ function write(job: WriterJob & { kind: "write" }): WriterResult {
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     );
     const remove = db.prepare("DELETE FROM cells WHERE row = ? AND col = ?");
-    for (const cell of job.cells) {
+    // In the file's order, so that one page after the other changes.
+    for (const cell of job.cells.toSorted(byPlace)) {
       const replaced = before.get(cell[0], cell[1]);
       if (replaced !== undefined) {
         totals.count -= 1;

@@ -219,7 +219,7 @@ export class SqliteCellStore implements CheckpointedStore {
       await this.#writer.write(this.path, {
         lsn: options.lsn,
         meta: metaText,
-        ...packCells(flushing.range({})),
+        ...packCells(flushing.entries()),
       });
     } catch (error) {
       this.#takeBack(flushing);
@@ -228,7 +228,7 @@ export class SqliteCellStore implements CheckpointedStore {
     this.#checkpointLsn = options.lsn;
     this.#meta = JSON.parse(metaText);
     if (this.#closed) return;
-    for (const { row, column, value } of flushing.range({})) {
+    for (const { row, column, value } of flushing.entries()) {
       // What changed since is not clean.
       if (value === null || this.#active.get(row, column) !== undefined) continue;
       this.#budget.put(this.#key(row, column), value);
@@ -271,7 +271,7 @@ export class SqliteCellStore implements CheckpointedStore {
   *blobsReferenced(): Iterable<string> {
     for (const overlay of [this.#active, this.#flushing]) {
       if (overlay === null) continue;
-      for (const { value } of overlay.range({})) {
+      for (const { value } of overlay.entries()) {
         if (value !== null && isBlobRef(value.value)) yield value.value.blob;
       }
     }
@@ -281,7 +281,7 @@ export class SqliteCellStore implements CheckpointedStore {
   mentionsBlob(blob: string): boolean {
     if (this.#reading(() => this.#findBlob.get(blob)) !== undefined) return true;
     for (const overlay of [this.#active, this.#flushing]) {
-      for (const { value } of overlay?.range({}) ?? []) {
+      for (const { value } of overlay?.entries() ?? []) {
         if (value !== null && isBlobRef(value.value) && value.value.blob === blob) return true;
       }
     }
@@ -346,18 +346,17 @@ export class SqliteCellStore implements CheckpointedStore {
   }
 
   #setDirty(row: string, column: string, cell: StoredCell | null): void {
-    const before = this.#active.get(row, column);
+    const before = this.#active.set(row, column, cell);
     // A cell that is dirty already is not among the clean ones.
     if (before === undefined) this.#budget.delete(this.#key(row, column));
     else this.#dirtyBytes -= dirtyBytesOf(row, column, before);
-    this.#active.set(row, column, cell);
     this.#dirtyBytes += dirtyBytesOf(row, column, cell);
   }
 
   #takeBack(flushing: Overlay): void {
     this.#flushing = null;
     this.#flushingBytes = 0;
-    for (const { row, column, value } of flushing.range({})) {
+    for (const { row, column, value } of flushing.entries()) {
       if (this.#active.get(row, column) === undefined) this.#setDirty(row, column, value);
     }
   }

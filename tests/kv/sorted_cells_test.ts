@@ -62,7 +62,7 @@ Deno.test("SortedCells equals a sorted Map under random operations", () => {
       const name = nameOf(row, column);
       assert.equal(cells.get(row, column), model.cells.get(name)?.value);
       if (op.kind === "set") {
-        cells.set(row, column, op.value);
+        assert.equal(cells.set(row, column, op.value), model.cells.get(name)?.value);
         model.cells.set(name, { row, column, value: op.value });
       } else {
         assert.equal(cells.delete(row, column), model.cells.delete(name));
@@ -84,8 +84,14 @@ Deno.test("SortedCells stays ordered over thousands of cells in ascending, desce
     for (let i = 0; i < count; i++) {
       const n = orderOf(i);
       cells.set(`row${Math.floor(n / 10).toString().padStart(4, "0")}`, `c${n % 10}`, n);
+      // Few or many new ones at a time have to find their places.
+      if (i === 10 || i === 2_000 || i === 2_030) assert.equal([...cells.range({})].length, i + 1);
     }
     assert.equal(cells.size, count);
+    assert.deepEqual(
+      Array.from(cells.entries(), (cell) => cell.value).toSorted((a, b) => a - b),
+      [...Array(count).keys()],
+    );
     assert.deepEqual([...cells.range({})].map((cell) => cell.value), [...Array(count).keys()]);
     const middle = { row: "row0250", column: "c5" };
     const backwards = [...cells.range({ from: middle, inclusive: false, reverse: true })];
