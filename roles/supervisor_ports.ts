@@ -23,8 +23,12 @@ export interface TakenPort {
   readonly wantedBy: string;
 }
 
-/** Tries to listen on every port that `nodes` and their supervisor need, and lets go of it again. */
-export function takenPorts(config: ClusterConfig, nodes: readonly NodeEntry[]): TakenPort[] {
+interface WantedPort extends TakenPort {
+  readonly host: string;
+}
+
+/** Every port that `nodes` and their supervisor need. */
+export function portsOf(config: ClusterConfig, nodes: readonly NodeEntry[]): WantedPort[] {
   const wanted = nodes.flatMap((node) => {
     const name = `${node.role}/${node.id}`;
     const ports = [{ host: node.host, port: node.port, wantedBy: name }];
@@ -39,7 +43,12 @@ export function takenPorts(config: ClusterConfig, nodes: readonly NodeEntry[]): 
   const host = nodes[0]?.host ?? "127.0.0.1", { supervisor_port: port } = config.cluster;
   wanted.push({ host, port, wantedBy: "the supervisor" });
   wanted.push({ host, port: port + 1000, wantedBy: "the ops port of the supervisor" });
-  return wanted.filter(({ host, port }) => !isFree(host, port));
+  return wanted;
+}
+
+/** Tries to listen on every port that is needed, and lets go of it again. */
+export function takenPorts(config: ClusterConfig, nodes: readonly NodeEntry[]): TakenPort[] {
+  return portsOf(config, nodes).filter(({ host, port }) => !isFree(host, port));
 }
 
 function isFree(hostname: string, port: number): boolean {

@@ -21,17 +21,15 @@ import { realEnv } from "../../roles/env.ts";
 import { connectKv, type KvConnection } from "../../roles/kv_connection.ts";
 import { openLog } from "../../roles/log.ts";
 import { supervisorOf } from "../../roles/supervisor_client.ts";
-import { takenPorts } from "../../roles/supervisor_ports.ts";
 import { eventually } from "../eventually.ts";
 import { PatientKv } from "../faults/patient_kv.ts";
+import { freeOffset, releaseOffset } from "./test_ports.ts";
 
 export const REPOSITORY = dirname(dirname(import.meta.dirname!));
 /** For what never happens, on a machine that has much else to do. */
 const START_DEADLINE_MS = 120_000;
 const STOP_DEADLINE_MS = 60_000;
 const NODE_READY_DEADLINE_MS = 90_000;
-/** Ports stay below those that the system gives to outgoing connections (32768 and up). */
-const OFFSET_MIN = 200, OFFSET_MAX = 21_500;
 
 export interface ClusterOptions {
   /** A file in the repository, or an absolute path. Default: cluster.small.toml. */
@@ -243,7 +241,10 @@ export class TestCluster {
       for (const pid of processesOf(this.dir)) trySignal(pid, "SIGKILL");
       throw error;
     } finally {
-      if (this.#ownsDir) await Deno.remove(this.dir, { recursive: true }).catch(() => {});
+      if (this.#ownsDir) {
+        await Deno.remove(this.dir, { recursive: true }).catch(() => {});
+        await releaseOffset(this.portOffset);
+      }
     }
   }
 
@@ -370,16 +371,6 @@ export async function runPenncloud(
   const { code, stdout, stderr } = await child.output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code, stdout: text(stdout), stderr: text(stderr), stdoutBytes: stdout };
-}
-
-/** An offset with which every port of the configuration is free at this moment. */
-export async function freeOffset(configFile: string): Promise<number> {
-  for (let attempt = 0; attempt < 50; attempt++) {
-    const portOffset = OFFSET_MIN + Math.floor(Math.random() * (OFFSET_MAX - OFFSET_MIN));
-    const { config } = await loadConfig({ path: configFile, portOffset });
-    if (takenPorts(config, config.node).length === 0) return portOffset;
-  }
-  throw new Error("No port offset found with free ports");
 }
 
 /** Processes with this data folder on their command line, besides this one. */

@@ -11,7 +11,8 @@ import { realEnv } from "../../roles/env.ts";
 import { connectKv } from "../../roles/kv_connection.ts";
 import { openLog } from "../../roles/log.ts";
 import { eventually } from "../eventually.ts";
-import { freeOffset, PENNCLOUD, processesOf, REPOSITORY, trySignal } from "./harness.ts";
+import { PENNCLOUD, processesOf, REPOSITORY, trySignal } from "./harness.ts";
+import { freeOffset } from "./test_ports.ts";
 
 const HOSTS = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
 const COPIED = ["cluster.json", "secret", "tls_cert.pem", "tls_key.pem"];

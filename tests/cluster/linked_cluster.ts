@@ -16,7 +16,8 @@ import { realEnv } from "../../roles/env.ts";
 import { connectKv } from "../../roles/kv_connection.ts";
 import { openLog } from "../../roles/log.ts";
 import { eventually } from "../eventually.ts";
-import { freeOffset, PENNCLOUD, processesOf, runPenncloud } from "./harness.ts";
+import { PENNCLOUD, processesOf, runPenncloud } from "./harness.ts";
+import { freeOffset } from "./test_ports.ts";
 import { Link } from "./link.ts";
 
 const BACKEND_COUNT = 3;

@@ -6,7 +6,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { eventually } from "../eventually.ts";
-import { freeOffset, processesOf, REPOSITORY } from "./harness.ts";
+import { processesOf, REPOSITORY } from "./harness.ts";
+import { freeOffset } from "./test_ports.ts";
 
 const COMPILE_TIMEOUT_MS = 300_000;
 

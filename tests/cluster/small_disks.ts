@@ -6,7 +6,8 @@
 import { join } from "node:path";
 import { openClusterFolder } from "../../roles/cluster_folder.ts";
 import { loadConfig } from "../../roles/config_file.ts";
-import { freeOffset, REPOSITORY, startCluster, type TestCluster } from "./harness.ts";
+import { REPOSITORY, startCluster, type TestCluster } from "./harness.ts";
+import { freeOffset } from "./test_ports.ts";
 
 export const CONFIG = "tests/cluster/three_doors.toml";
 
