@@ -251,7 +251,10 @@ class Campaign {
       ? await this.#plan(this.#random.pick(others))
       : null;
     const name = second === null ? nemesis.name : "several at once";
-    const what = second === null ? fault.what : `${fault.what} and ${second.what}`;
+    const outlasts = second !== null && this.#random.chance(0.5);
+    const what = second === null
+      ? fault.what
+      : `${fault.what}${outlasts ? ", outlasting" : " and"} ${second.what}`;
     this.#faultCounts[name] = (this.#faultCounts[name] ?? 0) + 1;
     this.#options.onEvent({ event: "strike", fault: name, what });
 
@@ -270,7 +273,9 @@ class Campaign {
       await sleep(isLong ? LONG_CALM_MS : CALM_MS);
       const failedBefore = this.#tally.failedCount;
       const strikeMs = performance.now();
-      const endedMs = await strike(fault, second, this.#random);
+      const endedMs = second === null
+        ? await strike(fault)
+        : await strikeBoth(fault, second, { outlasts, random: this.#random });
       const failed = this.#tally.failedCount - failedBefore;
       if (fault.harmless && second === null && failed > 0) {
         this.violations.push(`NOT SERVED: ${failed} operations failed during "${what}"`);
@@ -383,18 +388,33 @@ class Campaign {
   }
 }
 
-/** Lets the fault hold, with the second one somewhere within it. Gives the time of the last end. */
-async function strike(first: Fault, second: Fault | null, random: SeededRandom): Promise<number> {
+/** Lets the fault hold. Gives the time of its end. */
+async function strike(fault: Fault): Promise<number> {
+  await fault.begin();
+  await sleep(fault.holdMs);
+  await fault.end();
+  return performance.now();
+}
+
+/**
+ * Lets the second fault begin while the first one holds. Each ends when its time is up; or the first
+ * one outlasts the second, however long that takes. Gives the time of the last end.
+ */
+async function strikeBoth(
+  first: Fault,
+  second: Fault,
+  { outlasts, random }: { outlasts: boolean; random: SeededRandom },
+): Promise<number> {
   await first.begin();
-  if (second === null) {
-    await sleep(first.holdMs);
+  const leadMs = random.integer(Math.max(50, first.holdMs));
+  await sleep(leadMs);
+  if (outlasts) {
+    await strike(second);
+    await first.end();
   } else {
-    await sleep(random.integer(Math.max(50, first.holdMs)));
-    await second.begin();
-    await sleep(second.holdMs);
-    await second.end();
+    const ended = sleep(first.holdMs - leadMs).then(() => first.end());
+    await Promise.all([ended, strike(second)]);
   }
-  await first.end();
   return performance.now();
 }
 
