@@ -13,8 +13,12 @@ import { NodeLog } from "./supervisor_log.ts";
 
 const FIRST_BACKOFF_MS = 200;
 const BACKOFF_MS_MAX = 10_000;
-/** Who lived this long is healthy again: its next crash counts as the first. */
-const HEALTHY_AFTER_MS = 30_000;
+/**
+ * Who lived this long is healthy again: its next crash counts as the first. Long enough that starting
+ * over and over takes little of a machine, and no longer: a back-off is time in which a replica, or the
+ * coordinator, is missing.
+ */
+const HEALTHY_AFTER_MS = 10_000;
 /** How long a child may take to stop before it is killed. */
 const SHUTDOWN_GRACE_MS = 5_000;
 /** Long enough after the start for the garbage of loading and connecting to be garbage. */
@@ -38,6 +42,8 @@ export interface SupervisedNodeOptions {
   readonly node: NodeEntry;
   readonly command: SelfCommand;
   readonly logPath: string;
+  /** {@link HEALTHY_AFTER_MS} when absent. */
+  readonly healthyAfterMs?: number;
   /** Called the moment the process is gone: whoever waits for its end should hear of it now. */
   readonly onGone: (gone: { readonly node: NodeEntry; readonly spawn: string }) => void;
   /** Called shortly after, when its last words are in. */
@@ -229,7 +235,8 @@ export class SupervisedNode {
       this.#state === "waiting";
     let restartInMs: number | null = null;
     if (crashed) {
-      if (livedMs >= HEALTHY_AFTER_MS) this.#backoffMs = FIRST_BACKOFF_MS;
+      const { healthyAfterMs = HEALTHY_AFTER_MS } = this.#options;
+      if (livedMs >= healthyAfterMs) this.#backoffMs = FIRST_BACKOFF_MS;
       restartInMs = this.#backoffMs;
       this.#backoffMs = Math.min(this.#backoffMs * 2, BACKOFF_MS_MAX);
       this.#enter("waiting");

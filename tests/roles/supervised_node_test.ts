@@ -23,7 +23,11 @@ interface Fixture {
   readonly logPath: string;
 }
 
-async function withNode(script: string, body: (fixture: Fixture) => Promise<void>): Promise<void> {
+async function withNode(
+  script: string,
+  body: (fixture: Fixture) => Promise<void>,
+  healthyAfterMs?: number,
+): Promise<void> {
   const dir = await Deno.makeTempDir();
   const logPath = join(dir, "logs", "node.log");
   const exits: ExitReport[] = [], goneSpawns: string[] = [];
@@ -31,6 +35,7 @@ async function withNode(script: string, body: (fixture: Fixture) => Promise<void
     node: NODE,
     command: { program: Deno.execPath(), args: ["eval", script], env: { NO_COLOR: "1" } },
     logPath,
+    ...(healthyAfterMs === undefined ? {} : { healthyAfterMs }),
     onGone: ({ spawn }) => goneSpawns.push(spawn),
     onExit: (report) => exits.push(report),
   });
@@ -61,6 +66,17 @@ Deno.test("a child that crashes is started again, each time after twice as long"
     assert.ok(node.describe().restarts >= 2);
     assert.equal(new Set(goneSpawns).size, goneSpawns.length, "every life has an id of its own");
   }));
+
+Deno.test("a child that crashes after it had lived for long enough is started again at once", () =>
+  withNode(
+    CRASHING,
+    async ({ node, exits }) => {
+      node.start();
+      await eventually(() => exits.length >= 3, "three crashes");
+      assert.deepEqual(exits.slice(0, 3).map((exit) => exit.restartInMs), [200, 200, 200]);
+    },
+    1,
+  ));
 
 Deno.test("a crash is reported with the child's last words, which are also in its log", () =>
   withNode(CRASHING, async ({ node, exits, logPath }) => {
