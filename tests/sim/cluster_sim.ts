@@ -451,6 +451,10 @@ export class ClusterSim {
           this.note(`${node.name} begins anew: ${damage.message}`);
           this.count("renewed");
           await node.folder.renew();
+          // Checkpoints stay, and with them what is damaged there.
+          const stillDamaged = this.plans.map(({ id }) => groupId(id))
+            .filter((gid) => node.checkpoints.isDamaged(gid));
+          this.lose(node, stillDamaged);
         },
       });
     } catch (error) {
