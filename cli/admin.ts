@@ -61,6 +61,43 @@ export async function adminReshape(
   return DONE;
 }
 
+/** Gives a tablet to another group, and waits until it is there or has come to nothing. */
+export async function adminMove(
+  { tablet, group }: { tablet: string; group: string },
+  flags: ClusterFlags,
+): Promise<number> {
+  const cluster = await openCluster(flags);
+  const known = planGroups(cluster.config).map((plan) => plan.id);
+  const [from, tabletId] = tablet.split(".").map(Number);
+  if (!/^\d+\.\d+$/.test(tablet) || !known.includes(from!)) {
+    throw new UsageError(
+      `Cannot find tablet "${tablet}": expected a group and a number, as in 1.2; ` +
+        `\`penncloud admin tablets\` lists them`,
+    );
+  }
+  if (!known.includes(Number(group))) {
+    throw new UsageError(`Cannot find group "${group}": expected one of ${known.join(", ")}`);
+  }
+  const ended = await withNode(cluster, coordinatorOf(cluster), async (connection) => {
+    const wish = { from: groupId(from!), tabletId: tabletId!, to: groupId(Number(group)) };
+    const { body: { id } } = await connection.call(coordinatorConversation, "beginMove", wish);
+    for (;;) {
+      const { body: map } = await connection.call(coordinatorConversation, "rangeMap", {});
+      const over = map.ended.find((move) => move.id === id);
+      if (over !== undefined) return over;
+      if (!map.moves.some((move) => move.id === id)) {
+        throw new UnavailableError(`Nobody remembers what became of move ${id} any more`);
+      }
+      await pause();
+    }
+  });
+  if (flags.json) writeJson(ended);
+  else if (ended.outcome === "committed") {
+    writeLine(`Tablet ${tablet} has moved to group ${group}`);
+  } else writeLine(`Tablet ${tablet} stays in group ${from}: ${ended.reason}`);
+  return ended.outcome === "committed" ? DONE : NOT_FOUND;
+}
+
 export type NodeOrder = "kill" | "restart" | "drain";
 
 /** Kills, restarts or drains the node that `target` (a port or `role/id`) names. */

@@ -102,6 +102,15 @@ function addAdminCommands(program: Command<[]>, end: (status: number) => void): 
       .argument("<key>", "a row key")
       .action(async (key, flags) => end(await (await loadAdmin()).adminReshape(kind, key, flags)));
   }
+  clusterFlags(admin.command("move"))
+    .description(
+      "give a tablet to another group while the cluster runs, and wait until it is there",
+    )
+    .argument("<tablet>", "as in `admin tablets`: 3.1")
+    .argument("<group>", "a group's number: 5")
+    .action(async (tablet, group, flags) =>
+      end(await (await loadAdmin()).adminMove({ tablet, group }, flags))
+    );
   const orders: [NodeOrder, string][] = [
     ["kill", "end a node with SIGKILL; it stays down"],
     ["restart", "start a node, ending it in good order first if it runs"],

@@ -51,7 +51,7 @@ export function tabletsTable(tablets: readonly TabletStatus[]): string {
   const rows = tablets.map((tablet) => [
     tablet.id,
     range(tablet),
-    tablet.state,
+    tablet.move === undefined ? tablet.state : `${tablet.state}, ${moveText(tablet.move)}`,
     String(tablet.epoch),
     tablet.primary === null ? "none" : `backend/${tablet.primary}`,
     ids(tablet.secondaries),
@@ -78,6 +78,15 @@ export function tabletsTable(tablets: readonly TabletStatus[]): string {
     rows,
     [3, 7, 8, 9, 10],
   );
+}
+
+/** `to group 5: copying 40%` */
+function moveText(
+  { to, state, phase, bytes, bytesTotal }: NonNullable<TabletStatus["move"]>,
+): string {
+  const share = Math.min(100, Math.floor(100 * bytes / Math.max(1, bytesTotal)));
+  const step = state === "copying" ? phase ?? "beginning" : state;
+  return `to group ${to}: ${step}${step === "copying" ? ` ${share}%` : ""}`;
 }
 
 /** `["d", "g")`, with nothing in place of an open end. */

@@ -39,3 +39,30 @@ function finish(hash: number): number {
   bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
   return bits ^ (bits >>> 16);
 }
+
+/** Seeds of the two halves of a hash. */
+export const LOW_LANE = 0, HIGH_LANE = 0x9e3779b9;
+
+/** The hash of some cells as that of a state is made: a sum, so cells can be added and taken away. */
+export class CellSum {
+  #low = 0;
+  #high = 0;
+  cells = 0;
+
+  add(cell: StoredCell, sign: 1 | -1): void {
+    const { row, column } = cell;
+    this.#low = (this.#low + sign * cellHash(placeHash(row, column, LOW_LANE), cell)) | 0;
+    this.#high = (this.#high + sign * cellHash(placeHash(row, column, HIGH_LANE), cell)) | 0;
+    this.cells += sign;
+  }
+
+  get text(): string {
+    return hashText([this.#low, this.#high]);
+  }
+}
+
+/** 16 hex digits, as of a whole state. */
+export function hashText([low, high]: readonly [number, number]): string {
+  const hex = (lane: number) => (lane >>> 0).toString(16).padStart(8, "0");
+  return hex(high) + hex(low);
+}

@@ -109,6 +109,8 @@ const DEADLINE_MS = 10_000;
 const ATTEMPT_MS = 2_000;
 const BACKOFF_MS_MIN = 4;
 const BACKOFF_MS_MAX = 100;
+/** Who waits for a tablet that moves asks as often as after so many attempts: every 16 ms at most. */
+const FROZEN_ROUND = 2;
 
 export class KvClient implements Kv {
   readonly #transport: KvTransport;
@@ -181,9 +183,12 @@ export class KvClient implements Kv {
     const cells: (Cell & { row: string })[] = [];
     for (;;) {
       const at = after !== undefined && compareKeys(after.row, first) > 0 ? after.row : first;
+      // A replica that is behind may believe that it still has rows which moved away.
+      const isRelaxed = options.session !== undefined || options.maxStaleMs !== undefined;
+      const ownEnd = isRelaxed ? this.#routeOf(at)?.endKey ?? null : null;
       const body = withoutUndefined({
         startRow: first,
-        endRow,
+        endRow: earlier(endRow, ownEnd),
         prefix: prefix === "" ? undefined : prefix,
         after: after === undefined ? undefined : { row: after.row, column: after.column },
         limit: limit - cells.length,
@@ -195,6 +200,7 @@ export class KvClient implements Kv {
         cells: (CellHead & { row: string })[];
         next: { row: string; column: string } | null;
         snapshot?: { gid: number; lsn: number };
+        end: string | null;
       };
       cells.push(...attachCells(page.cells, answer.payload) as (Cell & { row: string })[]);
       if (page.next !== null) {
@@ -204,8 +210,8 @@ export class KvClient implements Kv {
         // Everything that was looked at has come into being since.
         continue;
       }
-      // This group has no more; its neighbour may.
-      const end = answer.route.endKey;
+      // This group has no more; its neighbour may. Where that begins the group knows better than our map.
+      const end = earlier(page.end, ownEnd);
       const done = end === null || (endRow !== null && compareKeys(end, endRow) >= 0) ||
         (prefix !== "" && !end.startsWith(prefix) && compareKeys(end, prefix) > 0);
       if (done) return { cells, next: null };
@@ -307,7 +313,7 @@ export class KvClient implements Kv {
         const withSignal = signal === undefined ? rest : { ...rest, signal };
         const answer = await this.#ask(rows, method, request, inline, withSignal);
         const outcome = answer.body as RequestOutcome;
-        // A cell's version is the log position of the entry that wrote it.
+        // A cell's version is the position of its group right after it was written.
         if ("version" in outcome) options.session?.see(answer.route.gid, lsn(outcome.version));
         if (outcome.kind !== "locked") return outcome;
         attempt.last = `Row "${outcome.row}" is locked by a transaction`;
@@ -419,6 +425,10 @@ export class KvClient implements Kv {
       case "wrong_tablet":
         if (details.hint != null && details.hint !== node) attempt.hint = details.hint;
         else await this.#refreshRoutes(route.members);
+        return this.#backOff(attempt, deadlineMs, signal);
+      case "frozen":
+        // It is over in a moment, and then it is said where the row is.
+        attempt.count = Math.min(attempt.count, FROZEN_ROUND);
         return this.#backOff(attempt, deadlineMs, signal);
       case "unavailable":
       case "busy":
@@ -549,6 +559,12 @@ function boundOf({ maxStaleMs, session }: CallOptions, { gid }: Route): ReadBoun
   if (maxStaleMs === undefined && session === undefined) return null;
   const minLsn = session?.seenOf(gid);
   return { ...(maxStaleMs === undefined ? {} : { maxStaleMs }), ...(minLsn ? { minLsn } : {}) };
+}
+
+/** Of two ends of ranges; null is behind all. */
+function earlier(a: string | null, b: string | null): string | null {
+  if (a === null || b === null) return a ?? b;
+  return compareKeys(a, b) < 0 ? a : b;
 }
 
 function checkLimit(limit: number | undefined): void {

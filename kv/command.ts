@@ -5,6 +5,7 @@
 import {
   CommandHead,
   isPlainRowOp,
+  type MoveStepHead,
   type RequestStamp,
   type RowOpHead,
   type TxnStep,
@@ -12,9 +13,10 @@ import {
 } from "../proto/command.ts";
 import type { Epoch } from "../proto/ids.ts";
 import { type BlobRef, isBlobRef } from "./cell_store.ts";
-import type { IdleClients } from "./completions.ts";
+import { type IdleClients, SavedCompletions } from "./completions.ts";
 import type { TxnRef } from "./outcome.ts";
 import type { LogRowOp, LogValue } from "./row_op.ts";
+import type { MoveStep } from "./tablet_move.ts";
 import type { TabletOrder } from "./tablet_policy.ts";
 
 /** What a client asks of a group, in the form that is logged. */
@@ -41,7 +43,8 @@ export type Command =
   | { readonly kind: "epochStart"; readonly reign: Epoch; readonly timeMs: number }
   | LogRequest & { readonly stamp: RequestStamp; readonly timeMs: number }
   | { readonly timeMs: number } & TabletOrder
-  | { readonly kind: "forgetClients"; readonly timeMs: number } & IdleClients;
+  | { readonly kind: "forgetClients"; readonly timeMs: number } & IdleClients
+  | { readonly kind: "move"; readonly timeMs: number; readonly step: MoveStep };
 
 /** The row operations that a command or request consists of. */
 export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
@@ -56,6 +59,7 @@ export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
     case "merge":
     case "forgetClients":
     case "settle":
+    case "move":
       return [];
   }
 }
@@ -63,6 +67,7 @@ export function rowOpsOf(command: Command | LogRequest): readonly LogRowOp[] {
 /** The files that a command's large values lie in. Asked often, and nearly always there are none. */
 export function blobsOf(command: Command | LogRequest): readonly BlobFile[] {
   if (command.kind === "rowOp") return blobsIn(command.op, NO_BLOBS);
+  if (command.kind === "move") return blobsMoved(command.step);
   let blobs = NO_BLOBS;
   for (const op of rowOpsOf(command)) blobs = blobsIn(op, blobs);
   return blobs;
@@ -74,6 +79,13 @@ interface BlobFile {
 }
 
 const NO_BLOBS: readonly BlobFile[] = [];
+
+function blobsMoved(step: MoveStep): readonly BlobFile[] {
+  if (step.kind !== "stage") return NO_BLOBS;
+  return step.cells.flatMap(({ value, size }) =>
+    isBlobRef(value) ? [{ blob: value.blob, size }] : []
+  );
+}
 
 function blobsIn(op: LogRowOp, before: readonly BlobFile[]): readonly BlobFile[] {
   let blobs = before;
@@ -118,6 +130,8 @@ export function decodeCommand(payload: Uint8Array): Command {
     case "multiRow":
     case "prepare":
       return { ...head, ops: attachAllValues(head.ops, payload.subarray(jsonEnd)) };
+    case "move":
+      return { ...head, step: attachMoved(head.step, payload.subarray(jsonEnd)) };
     case "epochStart":
     case "split":
     case "merge":
@@ -175,6 +189,8 @@ function commandHead(
         others: [...command.others],
         ops: command.ops.map((op) => headOf(op, inline)),
       };
+    case "move":
+      return { ...command, step: headOfMove(command.step, inline) };
     case "epochStart":
     case "split":
     case "merge":
@@ -182,6 +198,29 @@ function commandHead(
     case "settle":
       return command;
   }
+}
+
+/** The JSON form of a step of a move, as `headOf` is that of an operation. */
+export function headOfMove(step: MoveStep, inline: Uint8Array[]): MoveStepHead {
+  if (step.kind !== "stage") return step;
+  const cells = step.cells.map(({ row, column, version, size, crc, value }) => {
+    if (isBlobRef(value)) return { row, column, version, value: { size, crc, blob: value.blob } };
+    inline.push(value);
+    return { row, column, version, value: { size, crc } };
+  });
+  return { ...step, cells, gone: [...step.gone] };
+}
+
+/** The inverse of `headOfMove`: inline values become views into `bytes`. */
+export function attachMoved(step: MoveStepHead, bytes: Uint8Array): MoveStep {
+  if (step.kind !== "stage") return step;
+  let offset = 0;
+  const cells = step.cells.map(({ row, column, version, value: { size, crc, blob } }) => {
+    if (blob !== undefined) return { row, column, version, size, crc, value: { blob } };
+    if (offset + size > bytes.length) throw new RangeError("the values are cut short");
+    return { row, column, version, size, crc, value: bytes.subarray(offset, offset += size) };
+  });
+  return { ...step, cells, records: SavedCompletions.nullable().parse(step.records) };
 }
 
 /** The JSON form of an operation; the bytes of its inline values are pushed to `inline` in order. */

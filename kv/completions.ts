@@ -89,6 +89,8 @@ interface ClientRecord {
   readonly outcomes: Map<number, RecordedOutcome>;
 }
 
+const NEVER_HEARD = { lastMs: 0, lastLsn: toLsn(0) };
+
 export class Completions {
   /** Those that were heard last come last. */
   readonly #clients = new Map<string, ClientRecord>();
@@ -198,6 +200,34 @@ export class Completions {
       if (record.issuedMs >= issuedBeforeMs) continue;
       this.#forgottenMs = Math.max(this.#forgottenMs, record.issuedMs);
       this.#forget(clientId, record);
+    }
+  }
+
+  /**
+   * Takes in records of another group, whose requests may come here now. A client that is known already
+   * keeps what either of them knew; each counts as heard right now.
+   */
+  absorb(
+    { forgottenMs, clients }: SavedCompletions,
+    at: { readonly lsn: Lsn; readonly timeMs: number },
+  ): void {
+    this.#forgottenMs = Math.max(this.#forgottenMs, forgottenMs);
+    for (const { clientId, firstIncomplete, issuedMs, outcomes } of clients) {
+      const known = this.#clients.get(clientId);
+      const record = known ?? { firstIncomplete, issuedMs, ...NEVER_HEARD, outcomes: new Map() };
+      if (known === undefined) this.#bytes += CLIENT_BYTES;
+      else this.#clients.delete(clientId);
+      this.#clients.set(clientId, record);
+      record.lastMs = at.timeMs;
+      record.lastLsn = at.lsn;
+      record.issuedMs = Math.max(record.issuedMs, issuedMs);
+      record.firstIncomplete = Math.max(record.firstIncomplete, firstIncomplete);
+      for (const [seq, outcome] of outcomes) {
+        if (record.outcomes.has(seq)) continue;
+        record.outcomes.set(seq, outcome);
+        this.#bytes += outcomeBytes(outcome);
+      }
+      this.#drop(record, record.firstIncomplete);
     }
   }
 

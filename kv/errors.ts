@@ -6,6 +6,7 @@
  * | `invalid_request`   | not_applied | a key, column or value breaks a limit        | mend the request      |
  * | `not_primary`       | not_applied | this replica does not order writes           | ask the hinted node   |
  * | `wrong_tablet`      | not_applied | the row is not in the range that was asked   | refresh the map       |
+ * | `frozen`            | not_applied | the row is about to move to another group    | try again in a moment |
  * | `unavailable`       | not_applied | no primary answered within the deadline      | try again later       |
  * | `busy`              | not_applied | a queue is full, or others hold the rows     | back off, try again   |
  * | `disk_full`         | not_applied | the disk is full; reads go on                | free space            |
@@ -22,6 +23,7 @@ export type KvErrorCode =
   | "invalid_request"
   | "not_primary"
   | "wrong_tablet"
+  | "frozen"
   | "unavailable"
   | "busy"
   | "disk_full"

@@ -9,7 +9,7 @@ import { crc32 } from "node:zlib";
 import { z } from "zod";
 import type { TxnStep } from "../proto/command.ts";
 import { type Lsn, lsn as toLsn, type Version, version } from "../proto/ids.ts";
-import { cellHash, placeHash } from "./cell_hash.ts";
+import { cellHash, hashText, HIGH_LANE, LOW_LANE, placeHash } from "./cell_hash.ts";
 import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
 import { blobsOf, type Command, type LogRequest, rowOpsOf } from "./command.ts";
 import { Completions, RECORD_LIFE_MS, SavedCompletions } from "./completions.ts";
@@ -36,11 +36,15 @@ import {
 } from "./row_op.ts";
 import { ROW_SIZE_BYTES } from "./node_memory.ts";
 import { Snapshots, UndoBudget } from "./snapshots.ts";
+import type { AwayOutcome, MoveOutcome } from "./tablet_move.ts";
+import { awayFrom, TabletMoves } from "./tablet_moves.ts";
 import { DEFAULT_BUCKETS, type KeyRange, SavedTablets, Tablets } from "./tablets.ts";
 
 /** Everything but the cells, as it is saved with a checkpoint. */
 export const SavedGroupState = z.object({
   appliedLsn: z.int().nonnegative(),
+  /** See `GroupState.position`. */
+  positionOffset: z.int().nonnegative(),
   timeMs: z.number(),
   hash: z.tuple([z.int(), z.int()]),
   tablets: SavedTablets,
@@ -62,6 +66,17 @@ type RowSize = Omit<Counts, "rows">;
 const UNDO_BYTES = 1024 * 1024;
 const ALL_KEYS: KeyRange = { startKey: "", endKey: null };
 
+export type AppliedOutcome = RequestOutcome | AwayOutcome | MoveOutcome;
+
+export interface ChangeWatcher {
+  changed(
+    row: string,
+    column: string,
+    before: StoredCell | null,
+    after: StoredCell | null,
+  ): void;
+}
+
 export interface GroupStateOptions {
   readonly rowBytesMax: number;
   /** The rows that the group carries. Default: all. */
@@ -78,9 +93,13 @@ export class GroupState {
   readonly store: CellStore;
   /** What scans that began at an earlier position still see. */
   readonly snapshots: Snapshots;
+  /** Told of every change of a cell, while a move needs to know. Only here, not replicated. */
+  watcher: ChangeWatcher | null = null;
+  readonly #moves: TabletMoves;
   readonly #rowBytesMax: number;
   readonly #rowSizesMax: number;
   #appliedLsn = toLsn(0);
+  #positionOffset = 0;
   #timeMs = 0;
   #hashLow = 0;
   #hashHigh = 0;
@@ -99,8 +118,23 @@ export class GroupState {
     this.#rowSizesMax = options.rowSizesMax ?? ROW_SIZES_MAX;
     const { saved, range = ALL_KEYS, buckets = DEFAULT_BUCKETS } = options;
     this.#tablets = new Tablets(range, buckets, saved?.tablets);
+    this.#moves = new TabletMoves({
+      store,
+      tablets: this.#tablets,
+      position: () => this.position,
+      raisePosition: (above) => {
+        const offset = Math.max(0, above + 1 - this.#appliedLsn);
+        this.#positionOffset = Math.max(this.#positionOffset, offset);
+      },
+      hash: () => [this.#hashLow, this.#hashHigh],
+      completions: () => this.#completions,
+      at: () => ({ lsn: this.#appliedLsn, timeMs: this.#timeMs }),
+      locks: () => this.#locks,
+      change: (row, changes) => this.#change(row, changes),
+    });
     if (saved === undefined) return;
     this.#appliedLsn = toLsn(saved.appliedLsn);
+    this.#positionOffset = saved.positionOffset;
     this.#timeMs = saved.timeMs;
     [this.#hashLow, this.#hashHigh] = saved.hash;
     for (const [row, bytes, cells, largeBytes] of saved.largeRows) {
@@ -112,6 +146,15 @@ export class GroupState {
 
   get appliedLsn(): Lsn {
     return this.#appliedLsn;
+  }
+
+  /**
+   * What is given to cells as their version, to snapshots and to clients as "how far the group had
+   * come": the last applied Lsn, plus what it took to stay above the versions of cells that tablets
+   * brought from other groups. So it rises with every entry, and a row never sees one twice.
+   */
+  get position(): Lsn {
+    return toLsn(this.#appliedLsn + this.#positionOffset);
   }
 
   /** The group's own clock: the time of the last applied entry. */
@@ -149,13 +192,13 @@ export class GroupState {
       low = (low + crc32(identity)) | 0;
       high = (high + crc32(identity, HIGH_LANE)) | 0;
     }
-    const hex = (lane: number) => (lane >>> 0).toString(16).padStart(8, "0");
-    return hex(high) + hex(low);
+    return hashText([low, high]);
   }
 
   save(): SavedGroupState {
     return {
       appliedLsn: this.#appliedLsn,
+      positionOffset: this.#positionOffset,
       timeMs: this.#timeMs,
       hash: [this.#hashLow, this.#hashHigh],
       tablets: this.#tablets.save(),
@@ -169,7 +212,7 @@ export class GroupState {
   }
 
   /** Applies the entry behind the last one. Returns null for entries that nobody waits for. */
-  apply(command: Command, lsn: Lsn): RequestOutcome | null {
+  apply(command: Command, lsn: Lsn): AppliedOutcome | null {
     invariant(
       lsn === this.#appliedLsn + 1,
       "A1",
@@ -190,37 +233,41 @@ export class GroupState {
       case "forgetClients":
         this.#completions.forgetIdle(command);
         return null;
+      case "move":
+        return this.#moves.apply(command.step);
       case "rowOp":
       case "multiRow":
       case "prepare":
       case "settle":
-        return this.#applyRequest(command, lsn);
+        return this.#applyRequest(command);
     }
   }
 
-  #applyRequest(command: Command & LogRequest, lsn: Lsn): RequestOutcome | null {
+  #applyRequest(command: Command & LogRequest): AppliedOutcome | null {
     // Two copies of one request can reach the log while the first is not applied yet.
     const executeAgain = mutated("copy-in-log-executed") ||
       mutated("condition-checked-again") &&
         rowOpsOf(command).some((op) => op.conditions.length > 0);
     const known = executeAgain ? undefined : this.#completions.find(command.stamp);
-    if (known !== undefined) {
-      this.#freeUnused(command);
-      return known === "forgotten" ? null : known;
-    }
+    if (known !== undefined) return this.#unused(command, known === "forgotten" ? null : known);
+    const away = awayFrom(this.#tablets, command);
+    if (away !== null) return this.#unused(command, away);
     const blocker = this.#locks.blocker(rowOpsOf(command));
     if (blocker !== null && !mutated("lock-ignored-by-writes")) {
-      this.#freeUnused(command);
-      return blocker;
+      return this.#unused(command, blocker);
     }
-    const outcome = this.#execute(command, lsn);
-    if (outcome.kind !== "applied") this.#freeUnused(command);
+    const outcome = this.#execute(command, this.position);
+    if (outcome.kind !== "applied") this.#unused(command, outcome);
     if (!mutated("completion-not-recorded")) {
-      this.#completions.record(command.stamp, outcome, { timeMs: this.#timeMs, lsn });
+      this.#completions.record(command.stamp, outcome, {
+        timeMs: this.#timeMs,
+        lsn: this.#appliedLsn,
+      });
     }
     return outcome;
   }
 
+  /** `lsn`, here and below: the entry's position. */
   #execute(command: LogRequest, lsn: Lsn): RecordedOutcome {
     switch (command.kind) {
       case "rowOp":
@@ -359,21 +406,23 @@ export class GroupState {
   }
 
   /** The command had no effect, so no cell will name the files of its large values. */
-  #freeUnused(command: Command): void {
+  #unused<T>(command: Command, outcome: T): T {
     for (const { blob } of blobsOf(command)) this.#freedBlobs.push(blob);
+    return outcome;
   }
 
   #replace(row: string, { column, before, after }: CellChange): void {
     const low = placeHash(row, column, LOW_LANE), high = placeHash(row, column, HIGH_LANE);
     if (before !== null) {
       this.#addToHash({ low, high, cell: before, sign: -1 });
-      this.snapshots.keep(before, this.#appliedLsn);
+      this.snapshots.keep(before, this.position);
     }
     if (after === null) this.store.delete(row, column);
     else {
       this.#addToHash({ low, high, cell: after, sign: 1 });
       this.store.put(after);
     }
+    this.watcher?.changed(row, column, before, after);
   }
 
   /** A sum over all cells, so that adding and removing a cell costs the same whatever the size. */
@@ -481,8 +530,6 @@ const isResized = ({ bytesDelta, cellsDelta, largeBytesDelta }: RowChanges) =>
   bytesDelta !== 0 || cellsDelta !== 0 || largeBytesDelta !== 0;
 
 const EMPTY_ROW: RowSize = { bytes: 0, cells: 0, largeBytes: 0 };
-/** Seeds of the two halves of each item's hash. */
-const LOW_LANE = 0, HIGH_LANE = 0x9e3779b9;
 
 function withCell({ bytes, cells, largeBytes: large }: RowSize, cell: StoredCell): RowSize {
   return {

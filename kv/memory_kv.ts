@@ -223,7 +223,9 @@ export class MemoryKv implements Kv {
     const stamp = { clientId: this.#clientId, seq, firstIncomplete, issuedMs: 0 };
     const command = { ...request, stamp, timeMs: this.#timeOf(state) };
     const outcome = state.apply(command, lsn(state.appliedLsn + 1));
-    if (outcome === null) throw new Error("a request always has an outcome");
+    if (outcome === null || outcome.kind === "away" || outcome.kind === "move") {
+      throw new Error("a request always has an outcome, and its rows do not move");
+    }
     return outcome;
   }
 

@@ -27,7 +27,7 @@ import { invariant } from "./invariant.ts";
 import { Membership } from "./membership.ts";
 import { mutated } from "./mutant.ts";
 import { PeerProgress } from "./peer_progress.ts";
-import { ReadGate, type RowSpan, rowWithin, type WaitingRead } from "./read_gate.ts";
+import { ReadGate, type RowSpan, rowWithin, spansOverlap, type WaitingRead } from "./read_gate.ts";
 import type { ReplicaCore } from "./replica_core.ts";
 import { commonPosition, entryBytes, type LogEntry } from "./replica_log.ts";
 import type { Input, RefusalCode } from "./replica_types.ts";
@@ -211,6 +211,14 @@ export class Primary {
     this.#writes.onReshape(requestId, change);
   }
 
+  onMove(input: Input & { kind: "move" }): void {
+    if (!this.canServe() || this.#membership.isHandingOver) {
+      const message = `This node is not the serving primary of group ${this.#core.gid}`;
+      return this.#core.refuse(input.requestId, "not_primary", message);
+    }
+    this.#writes.onMove(input);
+  }
+
   /** Commits what is on the disks of all who count, and applies and answers it. */
   advanceCommit(): void {
     const core = this.#core, { inSync, minInSync } = core.config!;
@@ -300,8 +308,10 @@ export class Primary {
     // entries behind the known commit may or may not be among it.
     const decided = this.canServe() || mutated("limbo-ignored");
     const limbo = decided ? [] : this.#undecidedRows();
+    const moving = decided || mutated("limbo-ignores-moves") ? [] : this.#undecidedMoves();
     const answered = this.#reads.take((read) =>
-      asked.has(read.readId) && rowWithin(read.span, limbo) === null
+      asked.has(read.readId) && rowWithin(read.span, limbo) === null &&
+      !moving.some((range) => spansOverlap(read.span, range))
     );
     if (answered.length > 0) this.#recordHelpedMs = this.#core.nowMs;
     this.#answerReads(answered);
@@ -319,6 +329,19 @@ export class Primary {
       for (const row of this.#core.state.locks.rowsOf(command.txn.id)) rows.add(row);
     }
     return rows;
+  }
+
+  /** Rows that may be frozen or another group's by now. */
+  #undecidedMoves(): RowSpan[] {
+    const { log, commitLsn } = this.#core, spans: RowSpan[] = [];
+    for (let at = commitLsn + 1; at <= log.lastLsn; at++) {
+      const command = log.at(toLsn(at))?.command;
+      if (command?.kind !== "move") continue;
+      const { step } = command;
+      if (step.kind !== "freeze" && step.kind !== "drop") continue;
+      spans.push({ from: step.startKey, until: step.endKey });
+    }
+    return spans;
   }
 
   #answerReads(reads: readonly WaitingRead[]): void {

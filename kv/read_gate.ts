@@ -31,6 +31,12 @@ export function rowWithin(span: RowSpan, rows: Iterable<string>): string | null 
   return null;
 }
 
+export function spansOverlap(a: RowSpan, b: RowSpan): boolean {
+  const before = (until: string | null, from: string) =>
+    until !== null && compareKeys(until, from) <= 0;
+  return !before(a.until, b.from) && !before(b.until, a.from);
+}
+
 export interface WaitingRead {
   readonly readId: number;
   readonly span: RowSpan;

@@ -95,6 +95,9 @@ export class Replica {
       case "reshape":
         if (primary !== null) return primary.onReshape(input.requestId, input.change);
         return core.refuse(input.requestId, "not_primary", this.#notPrimary());
+      case "move":
+        if (primary !== null) return primary.onMove(input);
+        return core.refuse(input.requestId, "not_primary", this.#notPrimary());
       case "read":
         if (primary !== null) return primary.onRead(input.readId, input.span);
         return core.refuseRead(input.readId, "not_primary", this.#notPrimary());

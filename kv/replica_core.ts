@@ -15,7 +15,7 @@ import {
 import { lsn as toLsn, type NodeId } from "../proto/ids.ts";
 import type { EpochHistory, GroupConfig, Member, ReplicaMessage } from "../proto/replication.ts";
 import { type Command, encodeCommand } from "./command.ts";
-import type { GroupState } from "./group_state.ts";
+import type { AppliedOutcome, GroupState } from "./group_state.ts";
 import { invariant } from "./invariant.ts";
 import { mutated } from "./mutant.ts";
 import { APPEND_BYTES_MAX } from "./node_memory.ts";
@@ -30,7 +30,6 @@ import type {
   ReplicaTiming,
   Self,
 } from "./replica_types.ts";
-import type { RequestOutcome } from "./outcome.ts";
 import { MERGE_AFTER_MERGE_MS, MERGE_AFTER_SPLIT_MS } from "./tablet_policy.ts";
 
 const DEFAULT_MEMORY: ReplicaMemory = {
@@ -260,7 +259,7 @@ export class ReplicaCore {
   // ------------------------------------------------------------------------------ applying
 
   /** Applies what is committed, up to `lsn`. */
-  commitTo(lsn: Lsn, onApplied: (entry: LogEntry, outcome: RequestOutcome | null) => void): void {
+  commitTo(lsn: Lsn, onApplied: (entry: LogEntry, outcome: AppliedOutcome | null) => void): void {
     if (lsn > this.#commitLsn) this.#commitLsn = lsn;
     while (this.#state.appliedLsn < this.#commitLsn) {
       const at = toLsn(this.#state.appliedLsn + 1);

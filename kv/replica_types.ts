@@ -14,6 +14,7 @@ import type { GroupState } from "./group_state.ts";
 import type { RowSpan } from "./read_gate.ts";
 import type { LogEntry, ReplicaLog } from "./replica_log.ts";
 import type { RequestOutcome } from "./outcome.ts";
+import type { MoveOutcome, MoveStep } from "./tablet_move.ts";
 import type { TabletChange, TabletLimits } from "./tablet_policy.ts";
 
 export interface ReplicaTiming {
@@ -51,6 +52,8 @@ export type Input =
   | { kind: "clockDoubted" }
   /** Split or merge tablets because a person asks for it. */
   | { kind: "reshape"; requestId: number; change: TabletChange }
+  /** Log a step of a tablet's move; `timeMs`: as late as it is where the tablet comes from. */
+  | { kind: "move"; requestId: number; step: MoveStep; timeMs: number }
   /** Send and write what has gathered; the shell calls it once a turn. */
   | { kind: "flush" }
   | { kind: "written"; writeId: number }
@@ -80,6 +83,8 @@ export type Effect =
   | { kind: "reply"; requestId: number; outcome: RequestOutcome }
   /** The tablets are as they were asked to be. */
   | { kind: "reshaped"; requestId: number }
+  /** A step of a move was applied, with or without effect. */
+  | { kind: "moved"; requestId: number; outcome: MoveOutcome }
   /**
    * `maybeApplied`: the command may still be committed, so only the same request may be retried.
    * `groupTimeMs`: nothing but the stamp's time was wrong; this is the group's.

@@ -8,7 +8,6 @@
  * A boundary that a person asked for stays until a person takes it away.
  */
 import type { Counts } from "./key_buckets.ts";
-import { inRange } from "./key_order.ts";
 import type { Tablet, Tablets } from "./tablets.ts";
 
 export interface TabletLimits {
@@ -64,10 +63,13 @@ export function nextChange(
 export function orderFor(tablets: Tablets, change: TabletChange): TabletOrder | string {
   const { kind, key } = change;
   const list = tablets.list();
-  if (!inRange(key, list[0]!.startKey, list.at(-1)!.endKey)) {
+  const tablet = tablets.at(key);
+  if (tablet?.state !== "serving") {
     return `Cannot ${kind} at "${key}": it is not in the group's range`;
   }
-  const tablet = tablets.at(key);
+  if (tablet.departure !== undefined) {
+    return `Cannot ${kind} at "${key}": the tablet is being moved to group ${tablet.departure.to}`;
+  }
   if (kind === "split") {
     if (tablet.startKey === key) return `Cannot split at "${key}": a tablet begins there already`;
     if (list.length >= TABLETS_MAX) {
@@ -77,10 +79,15 @@ export function orderFor(tablets: Tablets, change: TabletChange): TabletOrder | 
   }
   const index = list.findIndex(({ id }) => id === tablet.id);
   if (tablet.startKey !== key) return `Cannot merge at "${key}": no tablet begins there`;
-  if (index === 0) {
+  const left = list[index - 1];
+  if (left === undefined || left.endKey !== key) {
     return `Cannot merge at "${key}": the tablet before it belongs to another group`;
   }
-  return mergeOrder(list[index - 1]!, tablet);
+  if (left.departure !== undefined) {
+    return `Cannot merge at "${key}": the tablet before it is being moved to group ` +
+      `${left.departure.to}`;
+  }
+  return mergeOrder(left, tablet);
 }
 
 function nextSplit(
@@ -92,7 +99,7 @@ function nextSplit(
   for (const measure of ["bytes", "largeBytes"] as const) {
     const max = measure === "bytes" ? limits.bytesMax : limits.largeBytesMax;
     for (const tablet of list) {
-      if (tablet.counts[measure] <= max) continue;
+      if (tablet.counts[measure] <= max || tablet.departure !== undefined) continue;
       const middle = tablets.middleOf(tablet.id, measure);
       if (middle === null) continue;
       if (Math.min(middle.before[measure], middle.after[measure]) < max * CRUMB) continue;
@@ -105,7 +112,9 @@ function nextSplit(
 function nextMerge(list: readonly Tablet[], limits: TabletLimits): TabletOrder | null {
   for (let i = 1; i < list.length; i++) {
     const left = list[i - 1]!, right = list[i]!;
-    if (!right.byHand && isSmall([left.counts, right.counts], limits)) {
+    const mayMerge = !right.byHand && left.endKey === right.startKey &&
+      left.departure === undefined && right.departure === undefined;
+    if (mayMerge && isSmall([left.counts, right.counts], limits)) {
       return mergeOrder(left, right);
     }
   }

@@ -18,7 +18,9 @@ import { mutated } from "./mutant.ts";
 import type { ReplicaCore } from "./replica_core.ts";
 import { entryBytes, type LogEntry } from "./replica_log.ts";
 import type { Input } from "./replica_types.ts";
-import type { RequestOutcome } from "./outcome.ts";
+import type { AppliedOutcome } from "./group_state.ts";
+import type { AwayOutcome } from "./tablet_move.ts";
+import { awayFrom } from "./tablet_moves.ts";
 import { locksBytes } from "./row_locks.ts";
 import {
   nextChange,
@@ -43,6 +45,8 @@ export class WriteQueue {
   /** The requests that wait for each entry. */
   readonly #waiting = new Map<Lsn, number[]>();
   readonly #inProgress = new Map<string, Lsn>();
+  /** Steps of a tablet's move, by their entries. */
+  readonly #moving = new Map<Lsn, number>();
   #uncommittedBytes = 0;
   /** The one split or merge that is under way, and who asked for it. */
   #reshaping: { readonly lsn: Lsn; readonly requestId: number | null } | null = null;
@@ -77,7 +81,9 @@ export class WriteQueue {
       this.#waiting.get(underWay)?.push(requestId);
       return;
     }
-    // Evaluated again in the log; this only spares it what is bound to be in vain.
+    // Evaluated again in the log; what follows only spares it what is bound to be in vain.
+    const away = awayFrom(core.state.tablets, request);
+    if (away !== null) return this.#refuseAway(requestId, away);
     const blocker = core.state.locks.blocker(rowOpsOf(request));
     if (blocker !== null) {
       core.effects.push({ kind: "reply", requestId, outcome: blocker });
@@ -153,8 +159,14 @@ export class WriteQueue {
   }
 
   /** An entry was committed and applied: its requests are answered. */
-  onApplied(entry: LogEntry, outcome: RequestOutcome | null): void {
+  onApplied(entry: LogEntry, outcome: AppliedOutcome | null): void {
     const core = this.#core, { lsn, command } = entry;
+    if (outcome?.kind === "move") {
+      const requestId = this.#moving.get(lsn);
+      this.#moving.delete(lsn);
+      if (requestId !== undefined) core.effects.push({ kind: "moved", requestId, outcome });
+      return;
+    }
     if (this.#reshaping?.lsn === lsn) {
       const { requestId } = this.#reshaping;
       this.#reshaping = null;
@@ -166,7 +178,8 @@ export class WriteQueue {
     this.#waiting.delete(lsn);
     this.#uncommittedBytes -= entryBytes(entry);
     for (const requestId of waiting) {
-      if (outcome !== null) core.effects.push({ kind: "reply", requestId, outcome });
+      if (outcome?.kind === "away") this.#refuseAway(requestId, outcome);
+      else if (outcome !== null) core.effects.push({ kind: "reply", requestId, outcome });
       else {
         const message = NOT_REMEMBERED;
         core.refuse(requestId, "session_too_old", message, true);
@@ -203,6 +216,7 @@ export class WriteQueue {
   /** One change at a time, so that the applied tablets are those that the order will meet. */
   #whyNotReshape(): string | null {
     if (this.#reshaping !== null) return "another split or merge is under way";
+    if (this.#moving.size > 0) return "a tablet is being moved";
     if (this.#core.diskFull) return "the disk of the primary is full";
     const { inSync, minInSync } = this.#core.config!;
     return inSync.length < minInSync ? "too few replicas are in sync" : null;
@@ -216,11 +230,33 @@ export class WriteQueue {
     this.#reshaping = { lsn: entry.lsn, requestId };
   }
 
+  // -------------------------------------------------------------------------------- moves
+
+  onMove({ requestId, step, timeMs }: Input & { kind: "move" }): void {
+    const core = this.#core, { inSync, minInSync } = core.config!;
+    if (core.diskFull || inSync.length < minInSync) {
+      const why = core.diskFull
+        ? "the disk of its primary is full"
+        : "too few replicas are in sync";
+      return core.refuse(requestId, "busy", `Group ${core.gid} cannot go on with a move: ${why}`);
+    }
+    const latestMs = Math.round(Math.max(core.state.timeMs, timeMs));
+    const { lsn } = core.appendOwn({ kind: "move", timeMs: latestMs, step });
+    this.#moving.set(lsn, requestId);
+  }
+
+  #refuseAway(requestId: number, { code, row }: AwayOutcome): void {
+    const message = code === "frozen"
+      ? `Row "${row}" is about to move to another group`
+      : `Row "${row}" is not in group ${this.#core.gid}`;
+    this.#core.refuse(requestId, code, message);
+  }
+
   /** The reign is over. What is in the log may still be committed, by somebody else. */
   close(): void {
     const core = this.#core;
     const message = `This node is no longer the primary of group ${core.gid}`;
-    const requestIds = [...this.#waiting.values()].flat();
+    const requestIds = [...this.#waiting.values(), ...this.#moving.values()].flat();
     const reshaping = this.#reshaping?.requestId ?? null;
     if (reshaping !== null) requestIds.push(reshaping);
     for (const requestId of requestIds) core.refuse(requestId, "not_primary", message, true);

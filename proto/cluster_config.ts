@@ -76,6 +76,8 @@ export const ClusterConfig = z.strictObject({
     scrub_bytes_per_second: Bytes(16 * MIB, 64 * 1024),
     /** How fast a node hands out checkpoints, and fetches values, to fill a replica. */
     transfer_mib_per_s: z.number().min(1).max(10_000).default(20),
+    /** A tablet that moves to another group is copied at this rate. */
+    move_bytes_per_second: Bytes(16 * MIB, 64 * 1024),
   }).prefault({}),
   coordinator: z.strictObject({
     metadata: z.enum(["sqlite"]).default("sqlite"),

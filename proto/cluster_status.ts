@@ -77,6 +77,16 @@ export const TabletStatus = z.object({
   largeBytes: z.number(),
   readsPerSecond: z.number(),
   writesPerSecond: z.number(),
+  /** While it is on its way to another group. */
+  move: z.object({
+    id: z.int(),
+    to: z.int(),
+    state: z.enum(["copying", "committed", "aborted"]),
+    /** Absent: its primary has not said yet. */
+    phase: z.string().optional(),
+    bytes: z.number(),
+    bytesTotal: z.number(),
+  }).optional(),
 });
 export type TabletStatus = z.infer<typeof TabletStatus>;
 

@@ -9,7 +9,7 @@
  * A value larger than INLINE_BYTES_MAX is only named (`blob`); its bytes lie in a file of their own.
  */
 import { z } from "zod";
-import { Epoch, Lsn, Version } from "./ids.ts";
+import { Epoch, GroupId, Lsn, Version } from "./ids.ts";
 
 const Key = z.string().min(1).max(1024);
 
@@ -93,6 +93,60 @@ export const SettleHead = z.object({
 });
 export type TxnStep = z.infer<typeof SettleHead>["step"];
 
+/** A cell that moves to another group, as it is: its version too stays the same. */
+export const MovedCellHead = z.object({
+  row: Key,
+  column: z.string().min(1).max(1200),
+  version: Version,
+  value: ValueHead,
+});
+export const CellPlace = z.object({ row: z.string().max(1025), column: z.string().max(1200) });
+
+const moveId = z.int().positive();
+const range = { startKey: z.string().max(1024), endKey: z.string().max(1024).nullable() };
+/** Of the group that a step comes from: what an earlier reign still sends is recognised by it. */
+const from = { reign: Epoch, seq: z.int().positive() };
+
+/**
+ * What a tablet's move from one group to another does to the log of either: tablet_move.ts. In the
+ * group that gives it away: `depart`, `freeze`, `thaw` (it stays after all), `drop`, `purge`; in the
+ * one that takes it: `arrive`, `stage`, `seal`, `activate`, `cancel`, and `purge` after that.
+ */
+export const MoveStepHead = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("depart"), moveId, tablet: TabletRef, to: GroupId, ...range }),
+  z.object({ kind: z.literal("freeze"), moveId, ...range }),
+  /** `isOver` false: transactions may lock its rows again, and it will be frozen later. */
+  z.object({ kind: z.literal("thaw"), moveId, isOver: z.boolean() }),
+  z.object({ kind: z.literal("drop"), moveId, ...range }),
+  /** Removes so many cells, and in the end the tablet itself, of what is here but not served. */
+  z.object({ kind: z.literal("purge"), tabletId: z.int().positive(), cells: z.int().positive() }),
+  z.object({ kind: z.literal("arrive"), moveId, reign: Epoch, ...range }),
+  z.object({
+    kind: z.literal("stage"),
+    moveId,
+    ...from,
+    /** These places hold nothing but `cells` afterwards; `to` is the first that is not meant. */
+    clear: z.object({ from: CellPlace, to: CellPlace.nullable() }).nullable(),
+    cells: z.array(MovedCellHead).max(4096),
+    gone: z.array(CellPlace).max(4096),
+    /** Completion records (kv/completions.ts), or null. */
+    records: z.unknown(),
+  }),
+  z.object({
+    kind: z.literal("seal"),
+    moveId,
+    ...from,
+    /** What has to be here by now. */
+    hash: z.string().max(32),
+    cells: z.int().nonnegative(),
+    /** Every version that was given so far is below; so the next ones here must be above. */
+    position: z.int().nonnegative(),
+  }),
+  z.object({ kind: z.literal("activate"), moveId }),
+  z.object({ kind: z.literal("cancel"), moveId }),
+]);
+export type MoveStepHead = z.infer<typeof MoveStepHead>;
+
 export const CommandHead = z.discriminatedUnion("kind", [
   /** A new primary's first entry: everything before it is decided once this commits. */
   z.object({ kind: z.literal("epochStart"), reign: Epoch, timeMs: z.int() }),
@@ -129,6 +183,7 @@ export const CommandHead = z.discriminatedUnion("kind", [
   }),
   PrepareHead.extend({ kind: z.literal("prepare"), stamp: RequestStamp, timeMs: z.int() }),
   SettleHead.extend({ kind: z.literal("settle"), stamp: RequestStamp, timeMs: z.int() }),
+  z.object({ kind: z.literal("move"), timeMs: z.int(), step: MoveStepHead }),
 ]);
 export type CommandHead = z.infer<typeof CommandHead>;
 

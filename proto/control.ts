@@ -4,6 +4,7 @@ import { Role } from "./cluster_config.ts";
 import { ClusterStatus } from "./cluster_status.ts";
 import { Epoch, GroupId, Incarnation, Lsn, NodeId, StoreId } from "./ids.ts";
 import { DiskReport } from "./disk_report.ts";
+import { MoveProgress, RangeMap } from "./moves.ts";
 import { ConfigChange, GroupConfig, Member } from "./replication.ts";
 import { method, oneWay } from "./rpc.ts";
 import { RouteTable } from "./routes.ts";
@@ -46,6 +47,10 @@ export const GroupReport = z.object({
   silentMs: z.number(),
   /** By start key; from the serving primary only. */
   tablets: z.array(TabletReport).max(1000),
+  /** The highest move of a tablet that is over in this group; absent: there was none. */
+  lastMoveId: z.int().nonnegative().optional(),
+  /** Of the move that this primary gives a tablet away by. */
+  move: MoveProgress.optional(),
 });
 export type GroupReport = z.infer<typeof GroupReport>;
 
@@ -60,6 +65,8 @@ export const StoreReport = z.object({
   /** Too full for new writes: what others can do should be theirs. */
   diskFull: z.boolean().optional(),
   groups: z.array(GroupReport).max(1000),
+  /** The newest range map that it heard of; absent: none. */
+  rangeMapVersion: z.int().nonnegative().optional(),
 });
 export type StoreReport = z.infer<typeof StoreReport>;
 
@@ -85,6 +92,8 @@ export type NodeReport = z.infer<typeof NodeReport>;
 
 export const ReportReply = z.object({
   routes: RouteTable.nullable(),
+  /** When it is newer than the sender's. */
+  rangeMap: RangeMap.nullable(),
   /** The sender's boot counter went backwards: its folder is an older copy of itself. */
   wentBack: z.boolean().optional(),
 });
@@ -112,6 +121,24 @@ export const coordinatorConversation = {
   ),
   /** A supervisor saw this process end: proof of death. */
   exited: method(z.object({ node: z.string(), spawn: z.string() }), z.object({})),
+  /** operator → coordinator: give a tablet to another group. */
+  beginMove: method(
+    z.object({ from: GroupId, tabletId: z.int().positive(), to: GroupId }),
+    z.object({ id: z.int() }),
+  ),
+  /** How moves stand, for whoever waits for one. */
+  rangeMap: method(z.object({}), RangeMap),
+  /** The primary that gives a tablet away asks for the move's fate, and is told which it is. */
+  decideMove: method(
+    z.object({
+      id: z.int(),
+      decision: z.enum(["commit", "abort"]),
+      reason: z.string().max(300),
+    }),
+    z.object({ rangeMap: RangeMap }),
+  ),
+  /** Both groups have done what the fate asks for. */
+  endMove: method(z.object({ id: z.int() }), z.object({ rangeMap: RangeMap })),
   configOf: method(z.object({ gid: GroupId }), z.object({ config: GroupConfig.nullable() })),
   status: method(z.object({}), ClusterStatus),
   /** operator → coordinator: its records are lost or old; make them anew from what the nodes hold. */
@@ -134,6 +161,7 @@ export const backendConversation = {
   poll: method(z.object({}), z.object({ spawnId: z.string().max(64), report: StoreReport })),
   /** The configurations that its replicas adopted last. */
   configs: method(z.object({}), z.object({ configs: z.array(GroupConfig).max(1000) })),
+  rangeMap: oneWay(RangeMap),
   memberDown: oneWay(z.object({ gid: GroupId, node: NodeId, inc: Incarnation })),
   handOver: oneWay(z.object({ gid: GroupId, to: NodeId })),
   /** anybody → backend: read all that you store again, now; answered with how far it is. */

@@ -90,7 +90,7 @@ export const ReadBound = z.object({
 });
 export type ReadBound = z.infer<typeof ReadBound>;
 const read = { bound: ReadBound.optional() };
-/** How far the state that answered had come. */
+/** How far the state that answered had come: its position, which is what versions are. */
 const answered = { lsn: Lsn };
 
 export const GetRequest = z.object({ ...target, ...read, row: Key, column: Key });
@@ -134,6 +134,8 @@ export const ScanReply = z.object({
   /** With a snapshot the page may be empty and yet not the last. */
   next: z.object({ row: z.string(), column: z.string() }).nullable(),
   snapshot: z.object({ gid: GroupId, lsn: Lsn }).optional(),
+  /** Where the rows end that this group could be asked for in one go; null: it has all to the end. */
+  end: z.string().nullable(),
   locks: Locks,
 });
 

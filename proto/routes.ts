@@ -19,37 +19,61 @@ export type Route = z.infer<typeof Route>;
 export const RouteTable = z.object({
   /** Raised by every change; a larger one is newer. */
   version: z.int().nonnegative(),
-  /** By start key, without gaps; empty while the cluster is being set up. */
+  /** Version of the coordinator's range map that says who owns what; 0: by the configuration. */
+  ranges: z.int().nonnegative(),
+  /** By start key, without gaps; empty while the cluster is being set up. A group may have several. */
   routes: z.array(Route).max(10_000),
 });
 export type RouteTable = z.infer<typeof RouteTable>;
 
-export const NO_ROUTES: RouteTable = { version: 0, routes: [] };
+export const NO_ROUTES: RouteTable = { version: 0, ranges: 0, routes: [] };
 
-/** The table of `routes`. Every change raises one epoch by one, so their sum numbers the tables. */
-export function tableOf(routes: readonly Route[]): RouteTable {
-  const version = routes.reduce((sum, { epoch }) => sum + epoch, 0);
-  return { version, routes: routes.toSorted((a, b) => compareKeys(a.startKey, b.startKey)) };
+/** More than all epochs of a cluster together will ever be. */
+const EPOCHS = 2 ** 32;
+
+/** The table of `routes`. Every change raises one epoch by one, or the version of the ranges. */
+export function tableOf(routes: readonly Route[], ranges = 0): RouteTable {
+  const epochs = new Map(routes.map(({ gid, epoch }) => [gid, epoch]));
+  const version = ranges * EPOCHS + [...epochs.values()].reduce((sum, epoch) => sum + epoch, 0);
+  return {
+    version,
+    ranges,
+    routes: routes.toSorted((a, b) => compareKeys(a.startKey, b.startKey)),
+  };
 }
 
-/** `known` itself if `other` has nothing newer; else of each group what is newer. */
+/**
+ * `known` itself if `other` has nothing newer; else who owns what as the newer of the two says, and of
+ * each group where it is as the newer of the two says.
+ */
 export function mergeRoutes(known: RouteTable, other: RouteTable): RouteTable {
-  const merged = new Map(known.routes.map((route) => [route.gid, route]));
-  let changed = false;
+  const places = new Map(known.routes.map((route) => [route.gid, route]));
+  const owners = other.ranges > known.ranges ? [...other.routes] : [...known.routes];
+  let changed = other.ranges > known.ranges;
   for (const route of other.routes) {
-    if (route.epoch <= (merged.get(route.gid)?.epoch ?? 0)) continue;
-    merged.set(route.gid, route);
+    const place = places.get(route.gid);
+    if (route.epoch <= (place?.epoch ?? 0)) continue;
+    if (place === undefined && other.ranges === known.ranges) {
+      owners.push(...other.routes.filter(({ gid }) => gid === route.gid));
+    }
+    places.set(route.gid, route);
     changed = true;
   }
-  return changed ? tableOf([...merged.values()]) : known;
+  if (!changed) return known;
+  const merged = owners.map(({ startKey, endKey, gid }) => ({
+    ...places.get(gid)!,
+    startKey,
+    endKey,
+  }));
+  return tableOf(merged, Math.max(known.ranges, other.ranges));
 }
 
 /** Where a group is served as this configuration of it says. */
 export function routeOf(
-  { id, startKey, endKey }: { id: number; startKey: string; endKey: string | null },
+  { gid, startKey, endKey }: { gid: GroupId; startKey: string; endKey: string | null },
   { epoch, primary, inSync }: Pick<GroupConfig, "epoch" | "primary" | "inSync">,
 ): Route {
   const members = inSync.map((member) => member.node)
     .sort((a, b) => Number(b === primary.node) - Number(a === primary.node));
-  return { gid: GroupId.parse(id), startKey, endKey, epoch, primary: primary.node, members };
+  return { gid, startKey, endKey, epoch, primary: primary.node, members };
 }

@@ -33,6 +33,7 @@ import { backendConversation, type StoreReport } from "../proto/control.ts";
 import type { DiskReport } from "../proto/disk_report.ts";
 import { type GroupId, groupId, type Lsn, type NodeId, nodeId } from "../proto/ids.ts";
 import { kvConversation } from "../proto/kv_wire.ts";
+import { moveConversation } from "../proto/moves.ts";
 import { replicaConversation } from "../proto/replication.ts";
 import { mergeRoutes, NO_ROUTES, routeOf, type RouteTable, tableOf } from "../proto/routes.ts";
 import { transferConversation } from "../proto/transfer.ts";
@@ -55,10 +56,12 @@ import { RpcTransport } from "./kv_connection.ts";
 import { Metrics } from "./metrics.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
+import { MoveTarget } from "./move_target.ts";
 import { NodeReporter } from "./node_reporter.ts";
 import { type OpsAnswers, opsPort, startOpsServer } from "./ops_server.ts";
 import { Pacer } from "./pacer.ts";
 import { type PeerLinks, Peers, secretText } from "./peers.ts";
+import { TabletMover } from "./tablet_mover.ts";
 import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
 import { Scrubber } from "./scrubber.ts";
 import { fetchBlobFrom, fetchSnapshot, SnapshotSource } from "./snapshot_transfer.ts";
@@ -170,6 +173,8 @@ export interface BackendParts {
   readonly disk: Disk;
   /** Sizes of the log's segments; those of kv/disk/wal.ts when absent. */
   readonly log?: { readonly segmentBytes: number; readonly keepBytes: number };
+  /** Cells in one piece of a tablet that moves; that of move_source.ts when absent. */
+  readonly moveCells?: number;
   readonly metrics: Metrics;
   readonly peers: PeerLinks;
   /** Where damage is survived; absent: it ends the process. */
@@ -254,6 +259,8 @@ export class Backend {
   readonly #source: SnapshotSource;
   readonly #scrubber: Scrubber;
   readonly #blobSweeper: BlobSweeper;
+  readonly #mover: TabletMover;
+  readonly #moveTarget: MoveTarget;
   #quarantine: QuarantineContent = { count: 0, bytes: 0 };
   #quarantineAtMs = -Infinity;
   /** Groups whose states are being compared. */
@@ -364,20 +371,36 @@ export class Backend {
     if (!config.store.trust_fsync && folder !== undefined) {
       for (const { gid } of found.groups) if (!folder.isConfirmed(gid)) this.#doubted.add(gid);
     }
+    const onDamage = (group: GroupShell, error: CorruptionError) => {
+      env.log("error", "damaged data", { gid: group.gid, message: error.message });
+      return this.#replicas.unreadable(group, error);
+    };
     this.#service = new BackendService({
       groups: this.#groups,
       isSuspect: (gid) => this.#replicas.isSuspect(gid),
-      plans: planGroups(config),
       self: self.node,
       peers: this.#peers,
       intake: this.#intake,
       env,
       ioBufferBytes: config.store.io_buffer_bytes,
       routes: () => this.#newestRoutes(),
-      onDamage: (group, error) => {
-        env.log("error", "damaged data", { gid: group.gid, message: error.message });
-        return this.#replicas.unreadable(group, error);
-      },
+      onDamage,
+    });
+    this.#mover = new TabletMover({
+      groups: this.#groups,
+      plans: planGroups(config),
+      env,
+      peers: this.#peers,
+      intake: this.#intake,
+      bytesPerSecond: config.store.move_bytes_per_second,
+      onDamage,
+      ...(parts.moveCells === undefined ? {} : { pieceCells: parts.moveCells }),
+    });
+    this.#moveTarget = new MoveTarget({
+      groups: this.#groups,
+      intake: this.#intake,
+      completionBytes: this.#memory.shares.completions,
+      onFilesLeft: () => this.#blobSweeper.soon(),
     });
     this.#scrubber = new Scrubber({
       groups: this.#groups,
@@ -410,6 +433,7 @@ export class Backend {
       store: () => this.#report(),
       routesVersion: () => this.#routes.version,
       onRoutes: (routes) => this.#routes = mergeRoutes(this.#routes, routes),
+      onRangeMap: (map) => this.#mover.onMap(map),
       onKnown: () => {
         if (this.#lifeIsKnown) return;
         this.#lifeIsKnown = true;
@@ -431,6 +455,7 @@ export class Backend {
     return services(
       service(kvConversation, this.#service.handlers),
       service(transferConversation, this.#source.handlers),
+      service(moveConversation, this.#moveTarget.handlers),
       service(replicaConversation, {
         replica: (message, payload) => this.#groups.get(message.gid)?.receive(message, payload),
       }),
@@ -439,6 +464,7 @@ export class Backend {
           this.#groups.get(config.gid)?.feed({ kind: "config", config, learners }),
         poll: () => ({ spawnId: this.#context.spawnId, report: this.#report() }),
         configs: () => ({ configs: this.#replicas.configs() }),
+        rangeMap: (map) => this.#mover.onMap(map),
         memberDown: ({ gid, node, inc }) =>
           this.#groups.get(gid)?.feed({ kind: "memberDown", node, inc }),
         handOver: ({ gid, to }) => this.#groups.get(gid)?.feed({ kind: "handOver", to }),
@@ -474,6 +500,7 @@ export class Backend {
     this.#reporter?.reportNow();
     if (reason === "drain") await this.#handOverAll();
     this.#stopped = true;
+    this.#mover.stop();
     this.#scrubber.stop();
     this.#blobSweeper.stop();
     this.#reporter?.stop();
@@ -526,6 +553,7 @@ export class Backend {
       for (const group of this.#groups.values()) group.feed({ kind: "stepAside" });
     }
     for (const group of this.#groups.values()) group.feed({ kind: "tick" });
+    this.#mover.tick();
     if (this.#isReady) return;
     if (this.#replicas.problem !== null) return;
     for (const group of this.#groups.values()) {
@@ -649,6 +677,7 @@ export class Backend {
       groups: this.#replicas.reports().map((report) =>
         this.#doubted.has(report.gid) ? { ...report, doubted: true } : report
       ),
+      rangeMapVersion: this.#mover.mapVersion,
     };
   }
 
@@ -723,7 +752,7 @@ export class Backend {
   #newestRoutes(): RouteTable {
     const own = planGroups(this.#context.config).flatMap((plan) => {
       const config = this.#groups.get(groupId(plan.id))?.replica.config ?? null;
-      return config === null ? [] : [routeOf(plan, config)];
+      return config === null ? [] : [routeOf({ ...plan, gid: groupId(plan.id) }, config)];
     });
     return mergeRoutes(this.#routes, tableOf(own));
   }

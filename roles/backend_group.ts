@@ -25,10 +25,12 @@ import type { LogEntry } from "../kv/replica_log.ts";
 import type { RequestOutcome } from "../kv/outcome.ts";
 import type { UndoBudget } from "../kv/snapshots.ts";
 import type { TabletChange } from "../kv/tablet_policy.ts";
-import type { KeyRange } from "../kv/tablets.ts";
+import type { MoveOutcome, MoveStep } from "../kv/tablet_move.ts";
+import type { KeyRange, Tablet } from "../kv/tablets.ts";
 import type { RequestStamp } from "../proto/command.ts";
 import { coordinatorConversation, type GroupReport } from "../proto/control.ts";
-import { GroupId, type Lsn, lsn as toLsn, type NodeId, StoreId } from "../proto/ids.ts";
+import { type Epoch, GroupId, type Lsn, lsn as toLsn, type NodeId, StoreId } from "../proto/ids.ts";
+import type { MoveProgress } from "../proto/moves.ts";
 import {
   type Append,
   EpochHistory,
@@ -118,6 +120,11 @@ export class GroupShell {
   #hintedCommitLsn: Lsn = toLsn(0);
   readonly #requests = new Map<number, PromiseWithResolvers<RequestOutcome>>();
   readonly #reshapes = new Map<number, PromiseWithResolvers<void>>();
+  readonly #moveSteps = new Map<number, PromiseWithResolvers<MoveOutcome>>();
+  /** The move whose tablet this primary goes on reading although it is frozen. */
+  #readable: { readonly moveId: number; readonly reign: Epoch } | null = null;
+  /** How far the move is by which this primary gives a tablet away. */
+  moveProgress: MoveProgress | null = null;
   readonly #reads = new Map<number, { run: () => void; reject: (error: unknown) => void }>();
   #lastId = 0;
   /** Appends with large values are read from disk first; what follows must not overtake them. */
@@ -212,11 +219,12 @@ export class GroupShell {
     this.#retired = true;
     this.#replica.state.snapshots.closeAll();
     const error = this.#gone();
-    for (const waiting of [this.#requests, this.#reshapes, this.#reads]) {
+    for (const waiting of [this.#requests, this.#reshapes, this.#moveSteps, this.#reads]) {
       for (const { reject } of waiting.values()) reject(error);
     }
     this.#requests.clear();
     this.#reshapes.clear();
+    this.#moveSteps.clear();
     this.#reads.clear();
     await this.#checkpointing;
     while (this.#writing) await this.#env.sleep(5);
@@ -259,6 +267,52 @@ export class GroupShell {
     return waiting.promise;
   }
 
+  /** Logs a step of a tablet's move; resolves with what became of it once it is committed. */
+  move(step: MoveStep, timeMs = 0): Promise<MoveOutcome> {
+    if (this.#retired) return Promise.reject(this.#gone());
+    const requestId = ++this.#lastId;
+    const waiting = Promise.withResolvers<MoveOutcome>();
+    this.#moveSteps.set(requestId, waiting);
+    this.feed({ kind: "move", requestId, step, timeMs });
+    return waiting.promise;
+  }
+
+  /**
+   * Whether a frozen tablet may be read here: only by the primary that froze it, in the same reign, and
+   * until it asks for the commit. Everybody else has to take it for another group's.
+   */
+  setReadable(moveId: number | null): void {
+    const reign = this.#replica.config?.reign;
+    this.#readable = moveId === null || reign === undefined ? null : { moveId, reign };
+  }
+
+  /** Whether a tablet may be read from the state as it is now, besides all rules about who is primary. */
+  mayRead({ state, departure }: Tablet): boolean {
+    if (state !== "serving") return false;
+    if (departure?.stage !== "frozen" || mutated("frozen-read-by-successor")) return true;
+    const { role, config } = this.#replica;
+    return role === "primary" && this.#readable?.moveId === departure.moveId &&
+      this.#readable.reign === config?.reign;
+  }
+
+  isReadable(row: string): boolean {
+    const { tablets } = this.#replica.state;
+    if (tablets.isPlain) return tablets.idAt(row) !== 0;
+    const tablet = tablets.at(row);
+    return tablet !== undefined && this.mayRead(tablet);
+  }
+
+  /** @throws {KvError} `wrong_tablet` or `frozen`: the row may not be read here now */
+  checkReadable(row: string): void {
+    if (this.isReadable(row)) return;
+    const isFrozen = this.#replica.state.tablets.at(row)?.state === "serving";
+    throw refusal(
+      isFrozen ? "frozen" : "wrong_tablet",
+      `Row "${row}" ${isFrozen ? "is about to leave" : "is not in"} group ${this.gid}`,
+      {},
+    );
+  }
+
   /** Runs `read` on the applied state in a turn in which the newest state may be read from it. */
   read<T>(span: RowSpan, read: () => T | Promise<T>): T | Promise<T> {
     this.#countRead(span.from);
@@ -289,8 +343,8 @@ export class GroupShell {
    * @throws {KvError} `snapshot_too_old`, `busy`
    */
   snapshot(lsn: Lsn | null): { lsn: Lsn; source: ScanSource; close: () => void } {
-    const { store, snapshots, appliedLsn } = this.#replica.state;
-    const at = lsn ?? appliedLsn, nowMs = this.#env.monotonicMs();
+    const { store, snapshots, position } = this.#replica.state;
+    const at = lsn ?? position, nowMs = this.#env.monotonicMs();
     if (lsn === null) snapshots.open(at, nowMs);
     else snapshots.check(at, nowMs);
     return {
@@ -304,7 +358,7 @@ export class GroupShell {
   satisfies({ maxStaleMs, minLsn }: ReadBound): boolean {
     const { state } = this.#replica;
     if (this.#retired || this.#installing) return false;
-    if (minLsn !== undefined && state.appliedLsn < minLsn) return false;
+    if (minLsn !== undefined && state.position < minLsn) return false;
     const nowMs = this.#env.monotonicMs();
     if (maxStaleMs !== undefined && this.#replica.stalenessAt(nowMs) > maxStaleMs) return false;
     this.boundedReadCount += 1;
@@ -448,15 +502,18 @@ export class GroupShell {
         this.#requests.delete(effect.requestId);
         return;
       case "refuse": {
-        const { kind: _, requestId: __, code, message, ...details } = effect;
+        const { kind: _, requestId, code, message, ...details } = effect;
         const error = refusal(code, message, { hint: this.#primaryHint(), ...details });
-        const waiting = this.#requests.get(effect.requestId) ??
-          this.#reshapes.get(effect.requestId);
-        waiting?.reject(error);
-        this.#requests.delete(effect.requestId);
-        this.#reshapes.delete(effect.requestId);
+        for (const all of [this.#requests, this.#reshapes, this.#moveSteps]) {
+          all.get(requestId)?.reject(error);
+          all.delete(requestId);
+        }
         return;
       }
+      case "moved":
+        this.#moveSteps.get(effect.requestId)?.resolve(effect.outcome);
+        this.#moveSteps.delete(effect.requestId);
+        return;
       case "reshaped":
         this.#reshapes.get(effect.requestId)?.resolve();
         this.#reshapes.delete(effect.requestId);
@@ -991,6 +1048,8 @@ export class GroupShell {
       serving: progress.serving,
       silentMs: progress.silentMs,
       tablets,
+      lastMoveId: state.tablets.lastMoveId,
+      ...(this.moveProgress === null ? {} : { move: this.moveProgress }),
     };
   }
 

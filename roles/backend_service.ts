@@ -7,16 +7,17 @@ import { isBlobRef, type StoredCell } from "../kv/cell_store.ts";
 import { attachAllValues, blobsOf, type LogRequest } from "../kv/command.ts";
 import { CorruptionError, KvError } from "../kv/errors.ts";
 import { type Env, freshId } from "../kv/env.ts";
-import { inRange } from "../kv/key_order.ts";
+import { compareKeys } from "../kv/key_order.ts";
 import { INLINE_BYTES_MAX, OPERATION_BYTES_MAX, VALUE_BYTES_MAX } from "../kv/kv.ts";
 import { checkRows } from "../kv/limits.ts";
 import { type RowSpan, spanOfRow } from "../kv/read_gate.ts";
 import { readRowPage, readScanPage } from "../kv/pages.ts";
 import { isInternal } from "../kv/internal_columns.ts";
+import { mutated } from "../kv/mutant.ts";
 import type { RequestOutcome } from "../kv/outcome.ts";
+import type { Tablet } from "../kv/tablets.ts";
 import type { LogCondition, LogMutation, LogRowOp, LogValue } from "../kv/row_op.ts";
-import type { GroupPlan } from "../proto/cluster_config.ts";
-import { type GroupId, groupId, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
+import { type GroupId, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
 import type { RequestStamp, RowOpHead } from "../proto/command.ts";
 import type { z } from "zod";
 import { type GetReply, kvConversation } from "../proto/kv_wire.ts";
@@ -32,7 +33,6 @@ export interface BackendServiceOptions {
   readonly groups: ReadonlyMap<GroupId, GroupShell>;
   /** A replica that is here but takes no part, because it is damaged. */
   readonly isSuspect: (gid: GroupId) => boolean;
-  readonly plans: readonly GroupPlan[];
   readonly self: NodeId;
   readonly peers: PeerLinks;
   readonly intake: BlobIntake;
@@ -66,39 +66,40 @@ type Forwarded =
 
 export class BackendService {
   readonly #options: BackendServiceOptions;
-  readonly #plans = new Map<GroupId, GroupPlan>();
   #largeBytes = 0;
   requestCount = 0;
 
   constructor(options: BackendServiceOptions) {
     this.#options = options;
-    for (const plan of options.plans) this.#plans.set(groupId(plan.id), plan);
   }
 
   readonly handlers: KvHandlers = {
     apply: (body, payload) => {
       this.requestCount += 1;
-      const group = this.#groupOf(body.gid, body.op.row);
+      const group = this.#groupAt(body.gid);
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "apply", body, payload);
+      this.#checkRow(group, body.op.row);
       return this.#write(group, body.stamp, { ops: [body.op], payload }, ([op]) => {
         return { kind: "rowOp", op: op! };
       });
     },
     multiRow: (body, payload) => {
       this.requestCount += 1;
-      const group = this.#groupOfAll(body.gid, body.ops);
+      const group = this.#groupAt(body.gid);
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "multiRow", body, payload);
+      this.#checkRows(group, body.ops);
       return this.#write(group, body.stamp, { ops: body.ops, payload }, (ops) => {
         return { kind: "multiRow", ops };
       });
     },
     prepare: (body, payload) => {
       this.requestCount += 1;
-      const group = this.#groupOfAll(body.gid, body.ops);
+      const group = this.#groupAt(body.gid);
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "prepare", body, payload);
+      this.#checkRows(group, body.ops);
       const { txn, others, lifeMs } = body;
       return this.#write(group, body.stamp, { ops: body.ops, payload }, (ops) => {
         return { kind: "prepare", txn, ops, others, lifeMs };
@@ -106,9 +107,10 @@ export class BackendService {
     },
     settle: async (body, payload) => {
       this.requestCount += 1;
-      const group = this.#groupOf(body.gid, body.row);
+      const group = this.#groupAt(body.gid);
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "settle", body, payload);
+      this.#checkSettle(group, body);
       const { txn, step, lifeMs } = body;
       return answerOf(await group.apply(body.stamp, { kind: "settle", txn, step, lifeMs }));
     },
@@ -124,29 +126,29 @@ export class BackendService {
       const span = spanOfRow(body.row);
       return this.#read("get", body, payload, span, (group) => {
         const cell = group.store.get(body.row, body.column);
-        const { appliedLsn } = group.replica.state;
-        return this.#cellAnswer(group, cell, appliedLsn, locksIn(group, span));
+        const { position } = group.replica.state;
+        return this.#cellAnswer(group, cell, position, locksIn(group, span));
       });
     },
     getRow: (body, payload) => {
       const span = spanOfRow(body.row);
       return this.#read("getRow", body, payload, span, (group) => {
         const page = readRowPage(group.store, body.row, definedOnly(body));
-        const { appliedLsn } = group.replica.state;
-        return pageAnswer(page, appliedLsn, body.keysOnly === true, locksIn(group, span));
+        const { position } = group.replica.state;
+        return pageAnswer(page, position, body.keysOnly === true, locksIn(group, span));
       });
     },
     scan: (body, payload) => {
-      const plan = this.#plans.get(body.gid);
-      if (plan === undefined) throw this.#wrongTablet(body.gid);
-      const from = body.after?.row ?? body.startRow ?? plan.startKey;
-      const span = { from, until: body.endRow ?? plan.endKey };
+      const { tablets } = this.#groupAt(body.gid).replica.state;
+      const from = body.after?.row ?? body.startRow ?? "";
+      const until = body.endRow ?? tablets.runAt(from, () => true)?.endKey ?? null;
+      const span = { from, until };
       return this.#read("scan", body, payload, span, (group) => {
-        return this.#scanPage(group, plan, span, body);
+        return this.#scanPage(group, span, body);
       });
     },
     reshape: async ({ gid, change }) => {
-      const group = this.#groupOf(gid, change.key);
+      const group = this.#groupAt(gid);
       await group.reshape(change);
       return {
         tablets: group.replica.state.tablets.list().map(({ id, startKey, endKey, counts }) => ({
@@ -161,13 +163,11 @@ export class BackendService {
     routes: () => this.#options.routes(),
     rows: (body) => this.#rows(body),
     rowValue: ({ row, column }) => {
-      for (const [gid, group] of this.#options.groups) {
-        const plan = this.#plans.get(gid)!;
-        if (inRange(row, plan.startKey, plan.endKey)) {
-          const { appliedLsn } = group.replica.state;
-          const cell = this.#guarded(group, () => group.store.get(row, column));
-          return this.#cellAnswer(group, cell, appliedLsn);
-        }
+      for (const group of this.#options.groups.values()) {
+        const { position, tablets } = group.replica.state;
+        if (tablets.accessTo(row) === "none") continue;
+        const cell = this.#guarded(group, () => group.store.get(row, column));
+        return this.#cellAnswer(group, cell, position);
       }
       return { lsn: toLsn(0), cell: null };
     },
@@ -190,24 +190,36 @@ export class BackendService {
 
   // -------------------------------------------------------------------------------- where
 
-  #groupOf(gid: GroupId, row: string): GroupShell {
-    const group = this.#options.groups.get(gid), plan = this.#plans.get(gid);
-    if (group === undefined || plan === undefined || !inRange(row, plan.startKey, plan.endKey)) {
-      throw this.#wrongTablet(gid);
-    }
-    return group;
-  }
-
   #groupAt(gid: GroupId): GroupShell {
     const group = this.#options.groups.get(gid);
     if (group === undefined) throw this.#wrongTablet(gid);
     return group;
   }
 
-  #groupOfAll(gid: GroupId, ops: readonly { readonly row: string }[]): GroupShell {
+  /**
+   * Where tablets came or went, the log knows better than the state what may be done (tablet_moves.ts),
+   * and a request that was executed before has its answer wherever the row is now.
+   */
+  #checkRow({ gid, replica: { state: { tablets } } }: GroupShell, row: string): void {
+    if (tablets.isPlain && tablets.idAt(row) === 0) throw this.#wrongTablet(gid);
+  }
+
+  #checkRows(group: GroupShell, ops: readonly { readonly row: string }[]): void {
     checkRows(ops);
-    for (const { row } of ops) this.#groupOf(gid, row);
-    return this.#options.groups.get(gid)!;
+    for (const { row } of ops) this.#checkRow(group, row);
+  }
+
+  /** A transaction that holds nothing here is asked about where its rows are. */
+  #checkSettle(
+    { gid, replica: { state } }: GroupShell,
+    { row, stamp, txn }: { row: string; stamp: RequestStamp; txn: { id: string } },
+  ): void {
+    if (state.tablets.accessTo(row) !== "none" || state.completions.find(stamp) !== undefined) {
+      return;
+    }
+    const isKnown = !state.locks.rowsOf(txn.id)[Symbol.iterator]().next().done ||
+      state.locks.stateOf(txn.id) !== "gone";
+    if (!isKnown) throw this.#wrongTablet(gid);
   }
 
   #wrongTablet(gid: GroupId): KvError {
@@ -346,13 +358,17 @@ export class BackendService {
     answer: (group: GroupShell) => T | Promise<T>,
   ): T | Promise<T> {
     this.requestCount += 1;
-    const group = "row" in body ? this.#groupOf(body.gid, body.row) : this.#groupAt(body.gid);
-    const run = () => this.#guarded(group, () => answer(group));
+    const group = this.#groupAt(body.gid);
+    const run = () => {
+      if ("row" in body) group.checkReadable(body.row);
+      return this.#guarded(group, () => answer(group));
+    };
     // Snapshots are kept by the primary alone.
     const snapshot = "snapshot" in body ? body.snapshot : undefined;
     const bound = "bound" in body && snapshot === undefined ? body.bound : undefined;
     // What became of a transaction that was decided elsewhere is for the newest state to say.
-    if (bound !== undefined && group.satisfies(bound) && !hasLocks(group, span)) return run();
+    const isHere = bound !== undefined && group.satisfies(bound) && group.isReadable(span.from);
+    if (isHere && !hasLocks(group, span)) return run();
     const away = this.#elsewhere(group, body.hops);
     if (away !== null) return this.#forward(away, name, body, payload);
     return group.read(span, run);
@@ -387,27 +403,43 @@ export class BackendService {
   /** Runs in a turn in which the group's state may be read. */
   #scanPage(
     group: GroupShell,
-    plan: GroupPlan,
     span: RowSpan,
     body: Parameters<KvHandlers["scan"]>[0],
   ) {
     const { snapshot: wanted, ...options } = definedOnly(body);
     const keysOnly = options.keysOnly === true;
+    const { gid, replica: { state: { tablets, position } } } = group;
+    group.checkReadable(span.from);
+    if (wanted !== undefined && wanted !== "new" && wanted.gid !== gid) throw movedAway(span.from);
+    const known = wanted === undefined || wanted === "new" ? null : wanted.lsn;
+    // What came from another group since is not in the snapshot.
+    const run = tablets.runAt(span.from, (tablet) => {
+      const isKnown = known === null || tablet.since <= known || mutated("snapshot-crosses-move");
+      return group.mayRead(tablet) && isKnown;
+    });
+    if (run === null) throw movedAway(span.from);
+    const end = run.endKey;
+    // Whether a frozen tablet is still part of this group is known in a moment; the scan waits for that.
+    const checkEnd = (isLastPage: boolean) => {
+      if (!isLastPage || end === null || !reachesBeyond(options, end)) return;
+      if (tablets.accessTo(end) === "frozen") group.checkReadable(end);
+    };
     if (wanted === undefined) {
-      const page = readScanPage(group.store, options, plan);
+      const page = readScanPage(group.store, options, run);
+      checkEnd(page.next === null);
       const until = page.next === null ? span.until : page.next.row + "\0";
       const locks = locksIn(group, { from: span.from, until });
-      return pageAnswer(page, group.replica.state.appliedLsn, keysOnly, locks);
+      const { body: answer, payload } = pageAnswer(page, position, keysOnly, locks);
+      return { body: { ...answer, end }, payload };
     }
-    const { gid } = group;
-    const known = wanted !== "new" && wanted.gid === gid ? wanted.lsn : null;
     const { lsn, source, close } = group.snapshot(known);
-    const page = readScanPage(source, options, plan);
+    const page = readScanPage(source, options, run);
+    checkEnd(page.next === null);
     if (page.next === null) close();
     // What is decided but not applied yet when a snapshot begins belongs into it.
     const locks = known === null ? locksIn(group, span) : {};
     const { body: answer, payload } = pageAnswer(page, lsn, keysOnly, locks);
-    return { body: { ...answer, snapshot: { gid, lsn } }, payload };
+    return { body: { ...answer, end, snapshot: { gid, lsn } }, payload };
   }
 
   #guarded<T>(group: GroupShell, read: () => T): T {
@@ -424,6 +456,14 @@ export class BackendService {
     return new KvError("corrupted", error.message, { cause: error });
   }
 
+  /** Of all groups here, those that they serve. */
+  #tabletsByKey(): { group: GroupShell; tablet: Tablet }[] {
+    const all = [...this.#options.groups.values()].flatMap((group) =>
+      group.replica.state.tablets.list().map((tablet) => ({ group, tablet }))
+    );
+    return all.sort((a, b) => compareKeys(a.tablet.startKey, b.tablet.startKey));
+  }
+
   #rows(body: Parameters<KvHandlers["rows"]>[0]) {
     const cells: {
       gid: GroupId;
@@ -434,17 +474,19 @@ export class BackendService {
       large: boolean;
       head: string;
     }[] = [];
-    const plans = this.#options.plans.filter((plan) => this.#options.groups.has(groupId(plan.id)));
     const at = body.after?.row ?? body.start;
-    for (const plan of plans) {
-      if (plan.endKey !== null && !inRange(plan.endKey, at, null)) continue;
-      if (plan.endKey === at) continue;
-      const gid = groupId(plan.id), group = this.#options.groups.get(gid)!;
-      const range = body.after === undefined
+    for (const { group, tablet: { startKey, endKey } } of this.#tabletsByKey()) {
+      if (endKey !== null && compareKeys(endKey, at) <= 0) continue;
+      const { gid } = group;
+      const isFirst = compareKeys(startKey, at) <= 0;
+      const range = !isFirst
+        ? { from: { row: startKey, column: "" } }
+        : body.after === undefined
         ? { from: { row: body.start, column: "" } }
         : { from: body.after, inclusive: false };
       const wanted = body.limit - cells.length + 1;
-      const found = this.#guarded(group, () => firstOf(group.store.range(range), wanted));
+      const own = cellsBefore(group.store.range(range), endKey);
+      const found = this.#guarded(group, () => firstOf(own, wanted));
       for (const cell of found) {
         if (cells.length >= body.limit) {
           const { row, column } = cells.at(-1)!;
@@ -485,6 +527,26 @@ function memoryOf(heads: readonly RowOpHead[]): number {
   }
   return bytes;
 }
+
+function* cellsBefore(cells: Iterable<StoredCell>, endKey: string | null): Iterable<StoredCell> {
+  for (const cell of cells) {
+    if (endKey !== null && compareKeys(cell.row, endKey) >= 0) return;
+    yield cell;
+  }
+}
+
+function reachesBeyond(
+  { prefix = "", endRow = null }: { prefix?: string; endRow?: string | null },
+  end: string,
+): boolean {
+  return (endRow === null || compareKeys(endRow, end) > 0) && end.startsWith(prefix);
+}
+
+const movedAway = (row: string) =>
+  new KvError(
+    "snapshot_too_old",
+    `Cannot go on with a scan at "${row}": the row moved to another group since it began`,
+  );
 
 function firstOf<T>(items: Iterable<T>, count: number): T[] {
   const first: T[] = [];

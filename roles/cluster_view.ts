@@ -57,7 +57,7 @@ export class ClusterView {
     };
     this.#seen.set(name, seen);
     for (const group of report.store?.groups ?? []) {
-      if (group.tablets.length > 0) this.#tablets.set(group.gid, group.tablets);
+      if (group.serving) this.#tablets.set(group.gid, group.tablets);
     }
     this.#judge(seen, nowMs);
   }
@@ -82,7 +82,7 @@ export class ClusterView {
     const primaryOf = new Map<number, number[]>(), secondaryOf = new Map<number, number[]>();
     for (const group of groups) {
       const [tablet, ...more] = this.#tabletsOf(group, nowMs);
-      tablets.push(tablet, ...more);
+      if (this.#tablets.get(group.gid)?.length !== 0) tablets.push(tablet, ...more);
       if (tablet.primary !== null) push(primaryOf, tablet.primary, tablet.groupId);
       for (const node of tablet.secondaries) push(secondaryOf, node, tablet.groupId);
       const problem = problemOf(tablet, more.length, group);
@@ -147,7 +147,7 @@ export class ClusterView {
     }
   }
 
-  /** At least one, by key. */
+  /** At least one, by key: a group whose tablets all moved away has its replicas nevertheless. */
   #tabletsOf(group: GroupView, nowMs: number): [TabletStatus, ...TabletStatus[]] {
     const { config, plan, gid } = group;
     const primary = config?.primary.node ?? null;
@@ -186,6 +186,12 @@ export class ClusterView {
       id: `${gid}.${tablet.id}`,
     });
     return [toStatus(first), ...more.map(toStatus)];
+  }
+
+  /** What serving primaries said last of their groups. */
+  groupReports(): GroupReport[] {
+    const all = [...this.#seen.values()].filter(({ ended }) => !ended);
+    return all.flatMap(({ report }) => report.store?.groups.filter(({ serving }) => serving) ?? []);
   }
 
   #groupReport(node: number, gid: number): GroupReport | undefined {

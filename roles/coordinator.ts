@@ -21,6 +21,7 @@ import { Metadata } from "../kv/disk/metadata.ts";
 import { freshId } from "../kv/env.ts";
 import type { ConfigChange, GroupConfig } from "../proto/replication.ts";
 import { ClusterView } from "./cluster_view.ts";
+import { CoordinatorMoves } from "./coordinator_moves.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service } from "./net/rpc_service.ts";
 import { opsPort, startOpsServer } from "./ops_server.ts";
@@ -29,6 +30,9 @@ import type { RoleContext, RunningRole } from "./role_context.ts";
 import process from "node:process";
 
 const TICK_MS = 50;
+const RANGES_ROLLED_BACK =
+  "Nodes know of newer moves of tablets than the coordinator's records: they went back in time. No " +
+  "tablet moves until the newest records are put back";
 
 export function runCoordinator(context: RoleContext): Promise<RunningRole> {
   const { config, env, node } = context;
@@ -67,7 +71,7 @@ export function runCoordinator(context: RoleContext): Promise<RunningRole> {
 
 /** The durable records, as the shell asks for them. */
 export type MetadataRecords =
-  & Pick<Metadata, "configs" | "get" | "swap">
+  & Pick<Metadata, "configs" | "get" | "swap" | "rangeMap" | "swapRangeMap">
   /** Absent: folders that went back in time are not looked for. */
   & Partial<Pick<Metadata, "noteLife" | "noteLoss" | "losses">>;
 
@@ -80,6 +84,7 @@ export class CoordinatorShell {
   readonly #context: RoleContext;
   readonly #metadata: MetadataRecords;
   readonly #core: Coordinator;
+  readonly #moves: CoordinatorMoves;
   readonly #view: ClusterView;
   readonly #peers: PeerLinks;
   readonly #answers = new Map<number, (answer: Answer) => void>();
@@ -103,6 +108,20 @@ export class CoordinatorShell {
       nowMs: env.monotonicMs(),
       makeId: () => freshId(env),
     });
+    this.#moves = new CoordinatorMoves({
+      env,
+      record: metadata,
+      plans: planGroups(config),
+      vouchesFor: (gid) => this.#core.vouchesFor(gid),
+      onChanged: (map) => {
+        this.#refreshRoutes();
+        for (const gid of new Set(map.moves.flatMap(({ from, to }) => [from, to]))) {
+          const primary = this.#configOf(gid)?.primary.node;
+          if (primary === undefined) continue;
+          this.#backend(primary).send(backendConversation, "rangeMap", map);
+        }
+      },
+    });
     this.#refreshRoutes();
   }
 
@@ -115,12 +134,15 @@ export class CoordinatorShell {
         if (this.#wentBack(spawnId, store)) {
           const { store: id, inc } = store;
           env.log("error", "a store went back in time", { node: report.id, store: id, inc });
-          return { routes: null, wentBack: true };
+          return { routes: null, rangeMap: null, wentBack: true };
         }
         this.#feed({ kind: "report", node: nodeId(report.id), spawnId, report: store });
+        this.#moves.onReport(store);
       }
       const routes = report.routesVersion < this.#routes.version ? this.#routes : null;
-      return { routes };
+      const { map } = this.#moves;
+      const isNews = report.store !== null && (report.store.rangeMapVersion ?? 0) < map.version;
+      return { routes, rangeMap: isNews ? map : null };
     },
     routes: () => this.#routes,
     propose: (body) =>
@@ -144,6 +166,10 @@ export class CoordinatorShell {
     configOf: ({ gid }) => ({
       config: this.#core.vouchesFor(groupId(gid)) ? this.#metadata.get(groupId(gid)) : null,
     }),
+    beginMove: async (wish) => ({ id: await this.#moves.begin(wish, this.#view.groupReports()) }),
+    rangeMap: () => this.#moves.map,
+    decideMove: async (body) => ({ rangeMap: await this.#moves.decide(body) }),
+    endMove: async ({ id }) => ({ rangeMap: await this.#moves.end(id) }),
     status: () => this.#status(),
     recoverMeta: () => this.#recoverMeta(),
     forcePrimary: async ({ gid, node }) => ({ config: await this.#forcePrimary(gid, node) }),
@@ -226,6 +252,7 @@ export class CoordinatorShell {
   start(): void {
     this.#cancel = this.#context.env.timer(TICK_MS, () => {
       this.#feed({ kind: "tick" });
+      this.#moves.tick();
       if (this.#cancel !== null) this.start();
     });
   }
@@ -273,8 +300,14 @@ export class CoordinatorShell {
       store: null,
     }, nowMs);
     const losses = this.#metadata.losses?.() ?? [];
+    const status = this.#view.status(this.#core.groups(), nowMs);
+    const problems = this.#moves.rolledBack
+      ? [RANGES_ROLLED_BACK, ...status.problems]
+      : status.problems;
     return {
-      ...this.#view.status(this.#core.groups(), nowMs),
+      ...status,
+      problems,
+      tablets: status.tablets.map((tablet) => this.#moves.shown(tablet)),
       losses: losses.map(({ gid, ...loss }) => ({ groupId: gid, ...loss })),
     };
   }
@@ -365,11 +398,18 @@ export class CoordinatorShell {
   }
 
   #refreshRoutes(): void {
-    const routes: Route[] = [];
-    for (const { plan, config } of this.#core.groups()) {
-      if (config !== null) routes.push(routeOf(plan, config));
+    const routes: Route[] = [], { map } = this.#moves;
+    const configs = new Map(Array.from(this.#core.groups(), ({ gid, config }) => [gid, config]));
+    for (const range of map.ranges) {
+      const config = configs.get(range.gid) ?? null;
+      if (config !== null) routes.push(routeOf(range, config));
     }
-    this.#routes = tableOf(routes);
+    this.#routes = tableOf(routes, map.version);
+  }
+
+  #configOf(gid: GroupId): GroupConfig | null {
+    for (const group of this.#core.groups()) if (group.gid === gid) return group.config;
+    return null;
   }
 }
 

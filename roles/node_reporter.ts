@@ -4,6 +4,7 @@
  * coordinator is away nothing happens: reports are news, so none is kept or repeated.
  */
 import { coordinatorConversation, type NodeReport, type StoreReport } from "../proto/control.ts";
+import type { RangeMap } from "../proto/moves.ts";
 import type { RouteTable } from "../proto/routes.ts";
 import process from "node:process";
 import type { PeerLink } from "./peers.ts";
@@ -22,6 +23,7 @@ export interface ReporterOptions {
   readonly store?: () => StoreReport;
   readonly routesVersion?: () => number;
   readonly onRoutes?: (table: RouteTable) => void;
+  readonly onRangeMap?: (map: RangeMap) => void;
   /** The coordinator knows a later life of this very folder. */
   readonly onWentBack?: () => void;
   /** The coordinator took note of this life. */
@@ -80,6 +82,7 @@ export class NodeReporter {
         { timeoutMs: 2_000 },
       );
       if (body.routes !== null) onRoutes?.(body.routes);
+      if (body.rangeMap !== null) this.#options.onRangeMap?.(body.rangeMap);
       if (this.#stopped) return;
       if (body.wentBack === true) onWentBack?.();
       else onKnown?.();

@@ -38,6 +38,7 @@ const KV_ANSWERS: Record<KvErrorCode, () => ApiError> = {
   unavailable: () => new ApiError(503, "unavailable", AWAY, { headers: RETRY_SOON }),
   not_primary: () => new ApiError(503, "unavailable", AWAY, { headers: RETRY_SOON }),
   wrong_tablet: () => new ApiError(503, "unavailable", AWAY, { headers: RETRY_SOON }),
+  frozen: () => new ApiError(503, "unavailable", AWAY, { headers: RETRY_SOON }),
   busy: () => new ApiError(503, "busy", "Too much at once. Try again.", { headers: RETRY_SOON }),
   outcome_unknown: () => new ApiError(503, "outcome_unknown", UNKNOWN, { headers: RETRY_SOON }),
   session_too_old: () => new ApiError(503, "outcome_unknown", UNKNOWN, { headers: RETRY_SOON }),

@@ -1,11 +1,13 @@
 /**
- * The coordinator's durable records: one configuration a group, changed only by compare-and-swap.
+ * The coordinator's durable records: one configuration a group, and one map of who owns which rows,
+ * changed only by compare-and-swap.
  *
  * One SQLite file in exclusive mode with synchronous = FULL, so a second coordinator cannot open it
  * and what `swap` acknowledged survives a power loss. Losing the coordinator costs no reads and no
  * writes; losing this file is noticed, because nodes report newer epochs than a fresh file has.
  */
 import { DatabaseSync } from "node:sqlite";
+import { RangeMap } from "../../proto/moves.ts";
 import { GroupConfig } from "../../proto/replication.ts";
 import type { Epoch, GroupId, Incarnation, StoreId } from "../../proto/ids.ts";
 
@@ -42,6 +44,10 @@ export class Metadata {
         "(gid INTEGER NOT NULL, epoch INTEGER NOT NULL, at_ms INTEGER NOT NULL, text TEXT NOT NULL) " +
         "STRICT",
     );
+    db.exec(
+      "CREATE TABLE IF NOT EXISTS range_map " +
+        "(one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, map TEXT NOT NULL) STRICT",
+    );
     const found = db.prepare("SELECT value FROM facts WHERE name = 'clusterId'").get();
     if (found === undefined) {
       db.prepare("INSERT INTO facts VALUES ('clusterId', ?)").run(options.clusterId);
@@ -72,6 +78,23 @@ export class Metadata {
         .run(gid, config.epoch, text)
       : this.#db.prepare("UPDATE groups SET epoch = ?, config = ? WHERE gid = ? AND epoch = ?")
         .run(config.epoch, text, gid, expected);
+    return Number(changes) === 1;
+  }
+
+  /** Who owns which rows; null before the first start. */
+  rangeMap(): RangeMap | null {
+    const row = this.#db.prepare("SELECT map FROM range_map").get();
+    return row === undefined ? null : RangeMap.parse(JSON.parse(String(row.map)));
+  }
+
+  /** Replaces the map if it is still at version `expected` (0: if there is none). Durable. */
+  swapRangeMap(expected: number, map: RangeMap): boolean {
+    const text = JSON.stringify(map);
+    const { changes } = expected === 0
+      ? this.#db.prepare("INSERT INTO range_map VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
+        .run(map.version, text)
+      : this.#db.prepare("UPDATE range_map SET version = ?, map = ? WHERE version = ?")
+        .run(map.version, text, expected);
     return Number(changes) === 1;
   }
 

@@ -54,6 +54,7 @@ const KV_ERROR_CODES: Record<KvErrorCode, true> = {
   invalid_request: true,
   not_primary: true,
   wrong_tablet: true,
+  frozen: true,
   unavailable: true,
   busy: true,
   disk_full: true,

@@ -83,6 +83,20 @@ Deno.test("tabletsTable() shows range, epoch, primary, secondaries and learners"
   );
 });
 
+Deno.test("tabletsTable() shows where a tablet is on its way to, and how far the copy is", () => {
+  const move = {
+    id: 7,
+    to: 2,
+    state: "copying",
+    phase: "copying",
+    bytes: 512,
+    bytesTotal: 1024,
+  } as const;
+  assert.match(tabletsTable([{ ...tablet, move }]), / degraded, to group 2: copying 50% /);
+  const committed = { ...move, state: "committed" } as const;
+  assert.match(tabletsTable([{ ...tablet, move: committed }]), / degraded, to group 2: committed /);
+});
+
 Deno.test("statusText() begins with a sum and what is wrong", () => {
   const lines = statusText(status).split("\n");
   assert.equal(lines[0], "home (penncloud.test): 1 of 2 nodes live, 0 of 1 tablets healthy");

@@ -51,6 +51,7 @@ function clientOf(script: Script, primaries: number[] = [0]) {
       const members = [nodeId(0), nodeId(1), nodeId(2)];
       offer({
         version,
+        ranges: 0,
         routes: [{
           gid: groupId(1),
           startKey: "",

@@ -1,5 +1,6 @@
 /** Reads: by lease, by a round of heartbeats, by the coordinator's record, and on secondaries. */
 import assert from "node:assert/strict";
+import type { Command } from "../../kv/command.ts";
 import { spanOfRow } from "../../kv/read_gate.ts";
 import type { Effect } from "../../kv/replica.ts";
 import { epoch, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
@@ -93,8 +94,17 @@ Deno.test("a record of another epoch, or no answer, answers no read", () => {
   assert(effects.some((effect) => effect.kind === "unreadable" && effect.code === "not_primary"));
 });
 
-/** Elected with too few members to commit anything; its log ends with a put that may be committed. */
-function undecided(): { bench: Bench; record: GroupConfig } {
+const STAMP = { clientId: "client-1", seq: 1, firstIncomplete: 1, issuedMs: 0 };
+const DELETED = {
+  row: "limbo",
+  conditions: [],
+  mutations: [{ kind: "delete" as const, column: "c" }],
+};
+
+/** Elected with too few members to commit anything; its log ends with what may be committed. */
+function undecided(
+  last: Command = { kind: "rowOp", stamp: STAMP, timeMs: 0, op: DELETED },
+): { bench: Bench; record: GroupConfig } {
   const bench = new Bench(0);
   const former = config({ primary: { ...member(1), inc: incarnation(1) } });
   bench.step({ kind: "config", config: former, learners: [] });
@@ -108,16 +118,7 @@ function undecided(): { bench: Bench; record: GroupConfig } {
     epoch: epoch(1),
     reign: epoch(1),
   };
-  const stamp = { clientId: "client-1", seq: 1, firstIncomplete: 1, issuedMs: 0 };
-  const op = {
-    row: "limbo",
-    conditions: [],
-    mutations: [{ kind: "delete" as const, column: "c" }],
-  };
-  const commands = [
-    { kind: "epochStart" as const, reign: epoch(1), timeMs: 0 },
-    { kind: "rowOp" as const, stamp, timeMs: 0, op },
-  ];
+  const commands: Command[] = [{ kind: "epochStart", reign: epoch(1), timeMs: 0 }, last];
   const entries = commands.map((command, index) => ({
     epoch: epoch(1),
     lsn: lsn(index + 1),
@@ -162,6 +163,22 @@ Deno.test("below the minimum a new primary answers reads beside undecided rows, 
   assert(answered(effects, 2), "nothing undecided touches this row");
   assert(!answered(effects, 1), "whether this row was changed is not known");
   assert(!answered(effects, 3), "the span contains such a row");
+});
+
+Deno.test("below the minimum a new primary reads no tablet that may be frozen or another group's by now", () => {
+  const moved = { moveId: 1, startKey: "c", endKey: "e" };
+  for (const kind of ["freeze", "drop"] as const) {
+    const { bench, record } = undecided({ kind: "move", timeMs: 0, step: { kind, ...moved } });
+    const spans = [spanOfRow("d"), spanOfRow("e"), { from: "a", until: "c" }, {
+      from: "a",
+      until: "cc",
+    }];
+    for (const [i, span] of spans.entries()) bench.step({ kind: "read", readId: i, span });
+    bench.nowMs += 60;
+    const [checkId] = checkOf(bench.step({ kind: "tick" }));
+    const effects = bench.step({ kind: "recordChecked", checkId: checkId!, config: record });
+    assert.deepEqual(spans.map((_, i) => answered(effects, i)), [false, true, true, false]);
+  }
 });
 
 /** A heartbeat of node 0 to node 1. */

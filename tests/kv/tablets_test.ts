@@ -163,8 +163,8 @@ Deno.test("a split gives the right half a new id and both a new generation", () 
   assert.deepEqual([left!.id, left!.generation, left!.counts.rows], [1, 2, 1]);
   assert.deepEqual([right!.id, right!.generation, right!.counts.rows], [2, 2, 2]);
   assert.equal(right!.byHand, true);
-  assert.equal(replica.state.tablets.at("lz").id, 1);
-  assert.equal(replica.state.tablets.at("m").id, 2);
+  assert.equal(replica.state.tablets.at("lz")?.id, 1);
+  assert.equal(replica.state.tablets.at("m")?.id, 2);
 });
 
 Deno.test("a merge keeps the left id and never gives an id out again", () => {

@@ -27,6 +27,7 @@ import { ClusterConfig, type GroupPlan, planGroups } from "../../proto/cluster_c
 import { backendConversation, coordinatorConversation } from "../../proto/control.ts";
 import { type GroupId, groupId, incarnation, lsn as toLsn, storeId } from "../../proto/ids.ts";
 import type { GroupConfig, Member } from "../../proto/replication.ts";
+import type { RangeMap } from "../../proto/moves.ts";
 import { transferConversation } from "../../proto/transfer.ts";
 import { Backend, type BackendParts } from "../../roles/backend.ts";
 import { openOrRenew, untilExpendable } from "../../roles/backend_start.ts";
@@ -36,6 +37,9 @@ import { Metrics, type ProcessReadings } from "../../roles/metrics.ts";
 import { RpcTransport } from "../../roles/kv_connection.ts";
 import type { PeerLinks } from "../../roles/peers.ts";
 import type { RoleContext } from "../../roles/role_context.ts";
+import { compareKeys, inRange } from "../../kv/key_order.ts";
+import type { KeyRange } from "../../kv/tablets.ts";
+import { ClusterHistory } from "./cluster_history.ts";
 import { HistoryRecorder } from "../checkers/history.ts";
 import { checkLinearizability } from "../checkers/linearizability.ts";
 import { LateCopies } from "./late_copies.ts";
@@ -86,6 +90,8 @@ const WRITABLE_WITHIN_MS = 10_000;
 const EQUAL_WITHIN_MS = 30_000;
 /** So long after that no row is locked any more: what the sweepers take, with clocks that are wrong. */
 const SETTLED_WITHIN_MS = 80_000;
+/** So long after all is equal every move is over: one that nobody goes on with is given 30 s. */
+const MOVED_WITHIN_MS = 60_000;
 const SCRUB_ROUNDS = 3;
 const GENERATION_MS = 6_000;
 /** A clock that is so much too fast or too slow makes a lease longer than the promise behind it. */
@@ -117,7 +123,8 @@ export class ClusterSim {
   readonly #mutant: MutantName | null;
   readonly #config: ClusterConfig;
   readonly #oracles = new Map<number, GroupOracle>();
-  readonly #transactionOracle = new TransactionOracle();
+  readonly #history: ClusterHistory;
+  readonly #transactionOracle: TransactionOracle;
   #transactions: SimTransactions | null = null;
   #scanner: SimScanner | null = null;
   #lateCopies: LateCopies | null = null;
@@ -146,17 +153,22 @@ export class ClusterSim {
     this.net = new SimNet(this.time, this.random("net"));
     this.#config = clusterConfig(shape);
     this.plans = planGroups(this.#config);
+    const history = this.#history = new ClusterHistory(this.plans);
+    this.#transactionOracle = new TransactionOracle(() => history.moveCount > 0);
     for (const { id, startKey, endKey } of this.plans) {
       const { row_max_bytes: rowBytesMax } = this.#config.store;
       const range = { startKey, endKey };
       const onExecuted = (command: Command, outcome: RequestOutcome) =>
         this.#transactionOracle.applied(id, command, outcome);
-      this.#oracles.set(id, new GroupOracle({ rowBytesMax, range, mutant, onExecuted }));
+      const onActivated = (moveId: number) => this.#onActivated(moveId);
+      const options = { gid: id, history, rowBytesMax, range, mutant, onExecuted, onActivated };
+      this.#oracles.set(id, new GroupOracle(options));
     }
     this.#recorder = new HistoryRecorder({ nowNs: () => this.time.nowMs * 1e6 });
     this.metadata = new SimMetadata({
       random: this.random("metadata"),
       onSwap: (config, before) => this.#onSwap(config, before),
+      onMap: (map) => this.#onRangeMap(map),
     });
     const clocks = this.random("clocks");
     this.nodes = Array.from({ length: shape.backends }, (_, id) => {
@@ -253,7 +265,7 @@ export class ClusterSim {
     if (this.swarm.strength["late-copies"] > 0) this.#startLateCopies();
     for (let i = 0; i < this.swarm.shape.clients; i++) this.startClient();
     this.#startProber();
-    if (this.swarm.strength.reshape > 0) this.#startOperator();
+    if (this.swarm.strength.reshape + this.swarm.strength.moves > 0) this.#startOperator();
     if (this.swarm.strength.scans > 0) this.#startScanner();
     if (this.swarm.strength.transactions > 0) this.#startTransactions();
     const nemesis = this.#nemesis = new Nemesis(this);
@@ -268,6 +280,8 @@ export class ClusterSim {
     await this.#runUntil(quietMs + EQUAL_WITHIN_MS, () => this.#finished && this.#allEqual());
     if (this.#violation !== null) return;
     await this.#healDamage();
+    if (this.#violation !== null) return;
+    await this.#settleMoves();
     if (this.#violation !== null) return;
     await this.#settleTransactions();
     if (this.#violation !== null) return;
@@ -333,6 +347,53 @@ export class ClusterSim {
     }
     if (!isWhole()) this.violate(new SimViolation("S5: damage is not found, or not healed"));
     await this.#runUntil(this.time.nowMs + EQUAL_WITHIN_MS, () => this.#allEqual());
+  }
+
+  /** Every move comes to its end, and nothing is left of it in the wrong group. */
+  async #settleMoves(): Promise<void> {
+    if (this.#isMovesSettled()) return;
+    const untilMs = this.time.nowMs + MOVED_WITHIN_MS;
+    await this.#runUntil(untilMs, () => this.#isMovesSettled() && this.#allEqual());
+    if (this.#violation !== null || this.#isMovesSettled()) return;
+    const moves = JSON.stringify(this.metadata.ranges?.moves);
+    this.violate(new SimViolation(`S5: a move does not end: ${moves}`));
+  }
+
+  #isMovesSettled(): boolean {
+    return this.metadata.ranges?.moves.length === 0 &&
+      this.plans.every(({ id }) => this.oracle(id).isSettled);
+  }
+
+  /** What was not committed by the records is nobody's to serve. */
+  #onActivated(moveId: number): void {
+    this.count("moved");
+    const { ranges, isRolledBack } = this.metadata;
+    const record = ranges?.moves.find(({ id }) => id === moveId);
+    const ended = ranges?.ended.find(({ id }) => id === moveId);
+    if (isRolledBack || record?.state === "committed" || ended?.outcome === "committed") return;
+    const state = record?.state ?? ended?.outcome ?? "unknown";
+    throw new SimViolation(`M3: a tablet is activated although move ${moveId} is ${state}`);
+  }
+
+  /** M4: by the logs each row has the one owner that the records say. */
+  #checkOwners(): void {
+    const claims = this.plans.flatMap(({ id }) =>
+      this.oracle(id).tablets.map(({ startKey, endKey }) => ({ startKey, endKey, gid: id }))
+    ).sort((a, b) => compareKeys(a.startKey, b.startKey));
+    const wanted = this.metadata.ranges?.ranges ?? [];
+    const text = (list: readonly (KeyRange & { gid: number })[]) =>
+      list.map(({ startKey, endKey, gid }) => `${startKey}-${endKey ?? ""} ${gid}`).join(", ");
+    let at: string | null = "";
+    for (const { startKey, endKey, gid } of claims) {
+      const owner = wanted.find((range) => inRange(startKey, range.startKey, range.endKey));
+      if (at !== startKey || owner?.gid !== gid) {
+        throw new SimViolation(
+          `M4: the groups serve ${text(claims)}; the records say ${text(wanted)}`,
+        );
+      }
+      at = endKey;
+    }
+    if (at !== null) throw new SimViolation(`M4: nobody serves what is behind "${at}"`);
   }
 
   /** No row stays locked, whoever died; then what transactions showed is judged. */
@@ -491,6 +552,7 @@ export class ClusterSim {
       disk: node.disk,
       ...(this.#mayBeDamaged ? { folder: node.folder } : {}),
       log: { segmentBytes, keepBytes },
+      moveCells: this.swarm.shape.moveCells,
       metrics: new Metrics(NO_READINGS),
       peers: this.net.links(process, COORDINATOR),
       openStore: (gid) => node.checkpoints.open(gid, takeTime),
@@ -693,6 +755,14 @@ export class ClusterSim {
     this.#nemesis?.onSwap(config);
   }
 
+  #onRangeMap({ version, moves }: RangeMap): void {
+    for (const { id, from, to, state, startKey, endKey } of moves) {
+      this.note(
+        `map ${version}: move ${id} of ${startKey}-${endKey} from ${from} to ${to} ${state}`,
+      );
+    }
+  }
+
   // ---------------------------------------------------------------------------- clients
 
   startClient({ sessions = true, wallOffsetMs = 0 } = {}): SimClient {
@@ -711,6 +781,7 @@ export class ClusterSim {
         ...this.swarm.shape,
         largeValues: this.swarm.strength["large-values"] > 0,
         mayBeDamaged: this.swarm.strength["cell-damage"] > 0,
+        rowsMove: this.swarm.strength.moves > 0,
         mediumValues: this.swarm.shape.memoryBytes < AMPLE_MEMORY_BYTES,
       },
       rows: () => this.#rows(),
@@ -751,7 +822,7 @@ export class ClusterSim {
       process,
       kv: new KvClient({ env: process.env, transport }),
       random: this.random("scanner"),
-      groups: this.plans,
+      history: this.#history,
       rows: () => this.#rows(),
       oracle: (gid) => this.oracle(gid),
       mayBeDamaged: this.swarm.strength["cell-damage"] > 0,
@@ -800,7 +871,8 @@ export class ClusterSim {
   }
 
   #startProber(): void {
-    const process = this.startProcess("client/prober");
+    const process = this.startProcess("client/prober"), random = this.random("probed group");
+    const gids = this.plans.map(({ id }) => id);
     void probe({
       process,
       links: this.net.links(process, COORDINATOR),
@@ -808,6 +880,7 @@ export class ClusterSim {
       everyMs: this.swarm.shape.probeMs,
       nodes: () => this.nodes.map((node) => node.id),
       rows: () => this.#rows(),
+      anyGroup: this.swarm.strength.moves > 0 ? () => random.pick(gids) : null,
       oracle: (gid) => this.oracle(gid),
       onRead: () => this.count("probes"),
       onViolation: (error) => this.violate(error),
@@ -816,11 +889,10 @@ export class ClusterSim {
 
   #startOperator(): void {
     const process = this.startProcess("operator/0");
-    const transport = new RpcTransport(
-      { config: this.#config },
-      this.net.links(process, COORDINATOR),
-    );
+    const links = this.net.links(process, COORDINATOR);
+    const transport = new RpcTransport({ config: this.#config }, links);
     this.operator = new SimOperator({
+      coordinator: links.coordinator,
       kv: new KvClient({ env: process.env, transport }),
       groups: this.plans.map(({ id }) => id),
       rows: () => this.#rows(),
@@ -886,6 +958,7 @@ export class ClusterSim {
       this.count("commits");
       if (kind === "forgetClients") this.count("clientsForgotten");
       if (kind === "prepare" || kind === "settle") this.#nemesis?.onTransactionStep(node);
+      if (kind === "move") this.#nemesis?.onMoveStep(node, entry.command.step.kind);
     }
     seen.lsn = commitLsn;
     // Nobody may be there to heal from for a while.
@@ -975,6 +1048,7 @@ export class ClusterSim {
         oracle.checkReplica(node.backend!.groups.get(groupId(id))!.replica.state, node.name);
       }
     }
+    this.#checkOwners();
     for (const node of this.nodes) {
       this.count("rebuilt", Object.keys(node.folder.identity.rebuilds).length);
     }
@@ -982,7 +1056,9 @@ export class ClusterSim {
     this.count("transactions", this.#transactionOracle.committedCount);
     this.count("transactionsAborted", this.#transactionOracle.abortedCount);
     for (const { id } of this.plans) {
-      for (const { kind } of this.oracle(id).shapes) this.count(`${kind}s`);
+      for (const { kind } of this.oracle(id).shapes) {
+        if (kind !== "move") this.count(`${kind}s`);
+      }
     }
     const verdict = checkLinearizability(this.#recorder.operations, {
       stepsPerRow: CHECKER_STEPS,
@@ -1093,6 +1169,7 @@ function clusterConfig(shape: SwarmShape): ClusterConfig {
       checkpoint_log_bytes: shape.checkpointBytes,
       tablet_max_bytes: shape.tabletBytes,
       memory_bytes: shape.memoryBytes,
+      move_bytes_per_second: shape.moveBytesPerSecond,
     },
   };
 }

@@ -74,7 +74,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a new primary that promised to follow waits to the last millisecond of its promise",
     },
   },
-  "no-lease": { breaks: "a primary reads without any promise", seed: 5 },
+  "no-lease": { breaks: "a primary reads without any promise", seed: 1 },
   "lease-from-receipt": {
     breaks: "a lease is counted from the answer, not from the question",
     test: {
@@ -134,7 +134,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
         "a primary whose disk hangs gives its office to the member with the longest log, at once",
     },
   },
-  "older-epochs-accepted": { breaks: "a follower obeys the primary of an older epoch", seed: 1 },
+  "older-epochs-accepted": { breaks: "a follower obeys the primary of an older epoch", seed: 34 },
   "reign-not-checked": {
     breaks: "answers given in an earlier reign count in this one",
     test: {
@@ -175,10 +175,10 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "neither ack nor promise leaves before the epoch that it is given in is on disk",
     },
   },
-  "match-without-epoch": { breaks: "logs are matched by position alone", seed: 1 },
+  "match-without-epoch": { breaks: "logs are matched by position alone", seed: 3 },
   "unverified-log-applied": {
     breaks: "a follower applies entries that the primary may not have",
-    seed: 1,
+    seed: 3,
   },
   "unknown-change-is-done": {
     breaks: "a removal counts before anybody knows that it happened",
@@ -283,7 +283,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   },
   "forgotten-before-forward": {
     breaks: "the note of a commit goes before all groups applied it",
-    seed: 4,
+    seed: 3,
   },
   "locks-not-checkpointed": {
     breaks: "a checkpoint forgets which rows are locked",
@@ -307,6 +307,94 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     seed: 2,
   },
   "reshape-acked-early": { breaks: "a split or merge is reported before it is committed", seed: 3 },
+  "freeze-ignored": {
+    breaks: "a frozen tablet takes writes that go nowhere",
+    test: {
+      file: "kv/tablet_moves_test.ts",
+      name: "a frozen tablet takes no write, and answers those that it executed before",
+    },
+  },
+  "departure-not-checkpointed": {
+    breaks: "a checkpoint forgets that a tablet is being moved away",
+    test: { file: "kv/tablet_moves_test.ts", name: "a tablet that moves keeps its shape" },
+  },
+  "locked-rows-frozen": {
+    breaks: "a tablet moves while transactions hold rows of it",
+    test: {
+      file: "kv/tablet_moves_test.ts",
+      name: "rows that a transaction holds bar the tablet to others, until it is through",
+    },
+  },
+  "moved-without-completions": {
+    breaks: "a retry is executed again by the group that a tablet moved to",
+    test: {
+      file: "kv/tablet_moves_test.ts",
+      name: "a request that was executed before the move gets its answer from the new group",
+    },
+  },
+  "commit-without-seal": {
+    breaks: "a move is committed although nobody compared what arrived",
+    test: {
+      file: "kv/tablet_moves_test.ts",
+      name: "a seal holds only if all that is there was staged, as it is now",
+    },
+  },
+  "position-not-raised": {
+    breaks: "a version is given twice to a row that moved",
+    test: {
+      file: "kv/tablet_moves_test.ts",
+      name: "no version that a row ever had is given to it again by its new group",
+    },
+  },
+  "committed-move-aborted": {
+    breaks: "a move that was committed is given up",
+    test: { file: "kv/range_map_test.ts", name: "the first decision about a move stands" },
+  },
+  "changes-not-followed": {
+    breaks: "what changes behind the copy of a moving tablet stays behind",
+    test: {
+      file: "roles/tablet_move_test.ts",
+      name:
+        "a write that comes while the tablet is copied comes along; one after the freeze is told to wait",
+    },
+  },
+  "read-after-commit": {
+    breaks: "a tablet is read from its old group after another one may have it",
+    test: {
+      file: "roles/tablet_move_test.ts",
+      name: "a frozen tablet is read until the commit is asked for, and not from then on",
+    },
+  },
+  "drop-before-commit": {
+    breaks: "a tablet is dropped before it is known to be another group's",
+    test: {
+      file: "roles/tablet_move_test.ts",
+      name: "a tablet is dropped only once the commit is known, however late its answer is",
+    },
+  },
+  "frozen-read-by-successor": {
+    breaks: "a later primary reads a tablet that was frozen by the one before",
+    test: {
+      file: "roles/tablet_move_test.ts",
+      name:
+        "a primary that finds the tablet frozen by the one before goes on, but does not read it",
+    },
+  },
+  "snapshot-crosses-move": {
+    breaks: "a scan goes on into a tablet that came since it began",
+    test: {
+      file: "roles/tablet_move_test.ts",
+      name: "a scan goes on as of its beginning, and not into a tablet that came since",
+    },
+  },
+  "limbo-ignores-moves": {
+    breaks: "rows that an undecided move takes away are read",
+    test: {
+      file: "kv/replica_reads_test.ts",
+      name:
+        "below the minimum a new primary reads no tablet that may be frozen or another group's by now",
+    },
+  },
   "old-version-not-kept": {
     breaks: "a scan misses what was overwritten since it began",
     seed: 8,
@@ -343,11 +431,11 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   },
   "recovered-log-not-synced": {
     breaks: "what was read back at the start is taken for durable",
-    seed: 22,
+    seed: 9,
   },
   "failed-sync-trusted": {
     breaks: "what a failed sync left in memory is taken for durable",
-    seed: 12,
+    seed: 9,
   },
   "log-released-before-checkpoint": {
     breaks: "the log goes before the checkpoint is there",
@@ -392,7 +480,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a refused addition counts until its epoch is over: a copy of it may still be granted",
     },
   },
-  "scrub-finds-nothing": { breaks: "a damaged cell that nobody reads stays damaged", seed: 22 },
+  "scrub-finds-nothing": { breaks: "a damaged cell that nobody reads stays damaged", seed: 9 },
   "rebuilt-under-old-name": {
     breaks: "a replica that begins anew poses as the one that was damaged",
     seed: 37,
@@ -400,6 +488,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   "lost-segment-ignored": {
     breaks: "a log of which a segment is missing is taken for whole",
     seed: 58,
+    shape: { groups: 1 },
   },
   "shrunk-log-accepted": {
     breaks: "a log that ends before a checkpoint was made is taken for whole",

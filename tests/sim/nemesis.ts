@@ -2,6 +2,7 @@
  * What happens to a simulated cluster: every fault of the swarm at random moments of its own, biased
  * towards those who matter, which is mostly the primary. `stop` undoes all of it.
  */
+import type { MoveStep } from "../../kv/tablet_move.ts";
 import type { GroupConfig } from "../../proto/replication.ts";
 import { groupId } from "../../proto/ids.ts";
 import type { ClusterSim } from "./cluster_sim.ts";
@@ -37,7 +38,15 @@ const EVERY_MS: Partial<Record<Fault, number>> = {
   "drain": 6_000,
   "reshape": 500,
   "cell-damage": 2_000,
+  "moves": 1_200,
 };
+const RARE_STEPS: ReadonlySet<MoveStep["kind"]> = new Set([
+  "freeze",
+  "seal",
+  "activate",
+  "drop",
+  "thaw",
+]);
 const ROLL_BACK_MS = 3_000;
 
 export class Nemesis {
@@ -47,12 +56,14 @@ export class Nemesis {
   #isCalm = false;
   readonly #atChange: SeededRandom;
   readonly #atStep: SeededRandom;
+  readonly #atMove: SeededRandom;
   readonly #healing: { atMs: number }[] = [];
 
   constructor(sim: ClusterSim) {
     this.#sim = sim;
     this.#atChange = sim.random("fault strike-at-change");
     this.#atStep = sim.random("fault strike-at-step");
+    this.#atMove = sim.random("fault strike-at-move");
   }
 
   start(): void {
@@ -179,6 +190,8 @@ export class Nemesis {
         return this.#damageCell(random.pick(nodes), random);
       case "reshape":
         return this.#sim.operator?.reshape(random);
+      case "moves":
+        return this.#sim.operator?.move(random);
     }
   }
 
@@ -328,6 +341,26 @@ export class Nemesis {
     const powerLoss = random.chance(0.3), ms = downMs(random);
     this.#sim.time.after(random.next() ** 2 * 5, () => {
       if (!this.#stopped && !this.#isCalm) this.#sim.crash(node, { powerLoss, downMs: ms });
+    });
+  }
+
+  /** So does one that has just taken a tablet a step further to another group, and more often. */
+  onMoveStep(node: SimNode, step: MoveStep["kind"]): void {
+    const { strength } = this.#sim.swarm, random = this.#atMove;
+    const share = RARE_STEPS.has(step) ? 0.3 : 0.03;
+    if (this.#stopped || this.#isCalm || !random.chance(strength["strike-at-step"] * share)) return;
+    const dice = random.next(), ms = downMs(random);
+    this.#sim.note(`struck at ${step}`);
+    this.#sim.time.after(random.next() ** 2 * 20, () => {
+      if (this.#stopped || this.#isCalm) return;
+      if (dice < 0.2) return this.#sim.crashCoordinator(ms);
+      if (dice < 0.4) {
+        // Mostly it can still ask, but does not hear the answer.
+        this.#sim.net.cut("coordinator/0", node.name);
+        if (dice < 0.25) this.#sim.net.cut(node.name, "coordinator/0");
+        return this.#healIn(500 + random.next() * 4_000);
+      }
+      this.#sim.crash(node, { powerLoss: dice < 0.6, downMs: ms });
     });
   }
 

@@ -13,26 +13,21 @@ import { type Command, decodeCommand, rowOpsOf } from "../../kv/command.ts";
 import { GroupState } from "../../kv/group_state.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
 import { armMutant, type MutantName } from "../../kv/mutant.ts";
-import { isInternal } from "../../kv/internal_columns.ts";
 import { compareKeys } from "../../kv/key_order.ts";
 import { cellBytes, largeBytes } from "../../kv/row_op.ts";
+import type { MoveStep } from "../../kv/tablet_move.ts";
 import type { TabletChange } from "../../kv/tablet_policy.ts";
 import type { KeyRange, Tablet, Tablets } from "../../kv/tablets.ts";
 import type { LogEntry } from "../../kv/replica_log.ts";
 import type { RequestOutcome } from "../../kv/outcome.ts";
 import { crc32 } from "node:zlib";
 import type { RequestStamp } from "../../proto/command.ts";
-import { type Lsn, lsn as toLsn } from "../../proto/ids.ts";
+import type { Lsn } from "../../proto/ids.ts";
+import type { ClusterHistory } from "./cluster_history.ts";
 import { SimViolation } from "./violation.ts";
 
 /** Every write puts its own name here, so that its executions can be counted. */
 export const NAME_COLUMN = "~op";
-
-interface CellChange {
-  readonly lsn: number;
-  /** Null: absent from here on. */
-  readonly cell: { readonly version: number; readonly crc: number; readonly size: number } | null;
-}
 
 /** A cell as a client was shown it. */
 export interface SeenCell {
@@ -45,7 +40,7 @@ export interface SeenCell {
 /** Which tablets there were, from one position on. */
 interface Shape {
   readonly lsn: number;
-  readonly kind: "split" | "merge";
+  readonly kind: "split" | "merge" | "move";
   /** The boundary that came or went. */
   readonly key: string;
   readonly tablets: readonly Tablet[];
@@ -58,11 +53,6 @@ export interface ScannedCell extends Omit<SeenCell, "crc"> {
   readonly crc: number | null;
 }
 
-interface Execution {
-  readonly lsn: number;
-  readonly outcome: RequestOutcome;
-}
-
 /** What a client was told about a write. */
 export type WriteAnswer =
   | { readonly kind: "applied"; readonly version: number; readonly numbers: readonly number[] }
@@ -72,32 +62,44 @@ export type WriteAnswer =
   | { readonly kind: "unknown" };
 
 export class GroupOracle {
-  readonly #store = new RecordingStore();
+  readonly #store: RecordingStore;
   readonly #state: GroupState;
   readonly #committed: { epoch: number; crc: number }[] = [];
-  readonly #executions = new Map<string, Execution[]>();
-  readonly #answers = new Map<string, WriteAnswer>();
-  /** Where each request was executed. */
-  readonly #stamps = new Map<string, number>();
-  readonly #range: KeyRange;
+  readonly #gid: number;
+  readonly #history: ClusterHistory;
+  /** By the group's positions, which snapshots are named by: the history's. */
+  readonly #ats = new Map<number, number>();
   /** Every split and merge that had an effect. */
   readonly #shapes: Shape[] = [];
   readonly #firstShape: readonly Tablet[];
   readonly #mutant: MutantName | null;
   readonly #onExecuted: (command: Command, outcome: RequestOutcome) => void;
+  readonly #onActivated: (moveId: number) => void;
 
   constructor(options: {
+    gid: number;
+    history: ClusterHistory;
     rowBytesMax: number;
     range: KeyRange;
     mutant: MutantName | null;
     /** A request was executed, for the first time. */
     onExecuted: (command: Command, outcome: RequestOutcome) => void;
+    /** The group begins to serve what a move brought. */
+    onActivated: (moveId: number) => void;
   }) {
+    this.#onActivated = options.onActivated;
     this.#onExecuted = options.onExecuted;
+    this.#gid = options.gid;
+    this.#history = options.history;
+    this.#store = new RecordingStore(options.history);
     this.#state = new GroupState(this.#store, options);
-    this.#range = options.range;
-    this.#firstShape = this.tablets;
+    this.#firstShape = this.#state.tablets.all();
     this.#mutant = options.mutant;
+  }
+
+  /** Entries that all groups committed so far: what calls are dated by. */
+  get now(): number {
+    return this.#history.now;
   }
 
   /** Locks and decisions of transactions that are not over. */
@@ -108,6 +110,13 @@ export class GroupOracle {
 
   get tablets(): readonly Tablet[] {
     return this.#state.tablets.list();
+  }
+
+  /** Nothing is on its way to here or from here, and nothing is left to be cleared away. */
+  get isSettled(): boolean {
+    return this.#state.tablets.all().every(({ state, departure }) =>
+      state === "serving" && departure === undefined
+    );
   }
 
   /** Splits and merges so far. */
@@ -139,6 +148,7 @@ export class GroupOracle {
       throw new SimViolation(`S2: ${by} commits ${lsn}, nobody committed ${lsn - 1}`);
     }
     this.#committed.push({ epoch, crc });
+    this.#history.now += 1;
     // The judge has no bugs of his own.
     armMutant(null);
     try {
@@ -150,35 +160,64 @@ export class GroupOracle {
   }
 
   #execute(command: Command, lsn: Lsn): void {
-    this.#store.lsn = lsn;
+    // Neither what is staged for a move nor what is cleared away after it is for anybody to see.
+    this.#store.isShown = command.kind !== "move";
     const repeated = "stamp" in command &&
       this.#state.completions.find(command.stamp) !== undefined;
     const outcome = this.#state.apply(command, lsn);
     this.#state.takeFreedBlobs();
+    this.#ats.set(this.#state.position, this.#history.now);
+    if (command.kind === "move") this.#noteMove(command.step, lsn);
     if (command.kind === "split" || command.kind === "merge") this.#noteShape(command.kind, lsn);
-    if (outcome === null || repeated) return;
+    if (outcome === null || outcome.kind === "move" || outcome.kind === "away" || repeated) return;
+    for (const { row } of rowOpsOf(command)) this.#checkOwner(row, lsn);
     if ("stamp" in command) this.#noteStamp(command.stamp, outcome, lsn);
     this.#onExecuted(command, outcome);
     const name = nameOf(command);
     if (name === null) return;
-    const executions = this.#executions.get(name) ?? [];
-    executions.push({ lsn, outcome });
-    this.#executions.set(name, executions);
+    const executions = this.#history.executions.get(name) ?? [];
+    executions.push({ at: this.#history.now, outcome });
+    this.#history.executions.set(name, executions);
     this.#compare(name);
+  }
+
+  /** M2: only the group that owns a row writes to it. */
+  #checkOwner(row: string, lsn: number): void {
+    const owner = this.#history.ownerOf(row);
+    if (owner === this.#gid) return;
+    throw new SimViolation(
+      `M2: group ${this.#gid} executes ${lsn} for "${row}", which belongs to group ${owner}`,
+    );
+  }
+
+  #noteMove(step: MoveStep, lsn: number): void {
+    const { tablets } = this.#state;
+    this.#shapes.push({ lsn, kind: "move", key: "", tablets: tablets.all() });
+    if (step.kind !== "activate") return;
+    // The only one that begins to be served at this position.
+    const moved = tablets.all().find(({ since }) => since === this.#state.position);
+    // Said again: it was activated before.
+    if (moved === undefined) return;
+    this.#onActivated(step.moveId);
+    this.#history.activated(this.#gid, moved, this.#store.range({}));
   }
 
   /** R1, without the records of what was executed: these are forgotten, this is not. */
   #noteStamp({ clientId, seq }: RequestStamp, outcome: RequestOutcome, lsn: number): void {
     if (outcome.kind !== "applied" && outcome.kind !== "settled") return;
-    const key = `${clientId} ${seq}`, before = this.#stamps.get(key);
+    // A step of a transaction that finds nothing to do can find that in two groups.
+    if (outcome.kind === "settled" && outcome.version === 0) return;
+    const key = `${clientId} ${seq}`, { stamps } = this.#history, before = stamps.get(key);
+    const place = `${lsn} of group ${this.#gid}`;
     if (before !== undefined) {
-      throw new SimViolation(`R1: request ${key} was executed at ${before} and again at ${lsn}`);
+      throw new SimViolation(`R1: request ${key} was executed at ${before} and again at ${place}`);
     }
-    this.#stamps.set(key, lsn);
+    stamps.set(key, place);
   }
 
   #noteShape(kind: "split" | "merge", lsn: number): void {
-    const before = this.#shapes.at(-1)?.tablets ?? this.#firstShape, { tablets } = this;
+    const before = this.#shapes.at(-1)?.tablets ?? this.#firstShape;
+    const tablets = this.#state.tablets.all();
     const added = boundaries(tablets).filter((key) => !boundaries(before).includes(key));
     const removed = boundaries(before).filter((key) => !boundaries(tablets).includes(key));
     const [changed, ...more] = kind === "split" ? added : removed;
@@ -191,18 +230,22 @@ export class GroupOracle {
   }
 
   /** A split or merge was acknowledged, with these tablets. */
-  reshaped({ kind, key }: TabletChange, tablets: readonly KeyRange[], calledAt: number): void {
-    const done = this.#shapes.some((shape) =>
-      shape.lsn > calledAt && shape.kind === kind && shape.key === key
-    );
-    if (!done) {
+  reshaped(change: TabletChange, tablets: readonly KeyRange[], calledAt: number): void {
+    const { kind, key } = change;
+    if (!this.hasReshaped(change, calledAt)) {
       throw new SimViolation(`R1: a ${kind} at "${key}" was acknowledged, but is not there`);
     }
     const shown = rangesOf(tablets);
-    if (this.#shapes.some((shape) => shape.lsn > calledAt && rangesOf(shape.tablets) === shown)) {
-      return;
-    }
+    const serving = ({ tablets }: Shape) =>
+      rangesOf(tablets.filter(({ state }) => state === "serving"));
+    if (this.#shapes.some((shape) => shape.lsn > calledAt && serving(shape) === shown)) return;
     throw new SimViolation(`A8: after a ${kind} the tablets are said to be ${shown}`);
+  }
+
+  hasReshaped({ kind, key }: TabletChange, calledAt: number): boolean {
+    return this.#shapes.some((shape) =>
+      shape.lsn > calledAt && shape.kind === kind && shape.key === key
+    );
   }
 
   /** A8: the tablets that a replica has are those of its position. */
@@ -210,28 +253,12 @@ export class GroupOracle {
     const then = this.#shapes.findLast(({ lsn }) => lsn <= appliedLsn)?.tablets ?? this.#firstShape;
     const identity = (list: readonly Tablet[]) =>
       list.map(({ counts: _, ...tablet }) => JSON.stringify(tablet)).join();
-    const found = tablets.list();
+    const found = tablets.all();
     if (identity(found) !== identity(then)) {
       throw new SimViolation(
         `A8: as of ${appliedLsn} ${who} has the tablets ${rangesOf(found)} instead of ` +
           rangesOf(then),
       );
-    }
-    this.#checkTiling(found, who);
-  }
-
-  #checkTiling(tablets: readonly Tablet[], who: string): void {
-    let at: string | null = this.#range.startKey;
-    for (const { startKey, endKey } of tablets) {
-      if (at !== startKey) {
-        throw new SimViolation(
-          `A8: ${who} has a gap or an overlap at "${at}" in ${rangesOf(tablets)}`,
-        );
-      }
-      at = endKey;
-    }
-    if (at !== this.#range.endKey) {
-      throw new SimViolation(`A8: the tablets of ${who} end at "${at}": ${rangesOf(tablets)}`);
     }
   }
 
@@ -261,10 +288,11 @@ export class GroupOracle {
 
   /** Nothing contradicts what the client of this write was told, so far. */
   #compare(name: string): void {
-    const executions = this.#executions.get(name) ?? [], answer = this.#answers.get(name);
+    const executions = this.#history.executions.get(name) ?? [],
+      answer = this.#history.answers.get(name);
     const applied = executions.filter(({ outcome }) => outcome.kind === "applied");
     if (applied.length > 1) {
-      const where = applied.map(({ lsn }) => lsn).join(" and ");
+      const where = applied.map(({ at }) => at).join(" and ");
       throw new SimViolation(`R1: ${name} was executed twice, at ${where}`);
     }
     if (answer === undefined) return;
@@ -275,12 +303,12 @@ export class GroupOracle {
   }
 
   answered(name: string, answer: WriteAnswer, calledAt: number): void {
-    this.#answers.set(name, answer);
+    this.#history.answers.set(name, answer);
     this.#compare(name);
     if (answer.kind === "failed" || answer.kind === "unknown") return;
-    const executions = this.#executions.get(name) ?? [];
-    const fitting = executions.some(({ lsn, outcome }) => {
-      if (lsn <= calledAt || outcome.kind !== answer.kind) return false;
+    const executions = this.#history.executions.get(name) ?? [];
+    const fitting = executions.some(({ at, outcome }) => {
+      if (at <= calledAt || outcome.kind !== answer.kind) return false;
       if (!("version" in outcome) || outcome.version !== answer.version) return false;
       if (answer.kind === "refused" || outcome.kind !== "applied") return true;
       return outcome.numbers.join() === answer.numbers.join();
@@ -294,9 +322,9 @@ export class GroupOracle {
 
   /** At the end: what was acknowledged is there, what was refused is not. */
   checkAnswers(): void {
-    for (const [name, { kind }] of this.#answers) {
+    for (const [name, { kind }] of this.#history.answers) {
       this.#compare(name);
-      const applied = (this.#executions.get(name) ?? [])
+      const applied = (this.#history.executions.get(name) ?? [])
         .filter(({ outcome }) => outcome.kind === "applied").length;
       if (kind === "applied" && applied !== 1) {
         throw new SimViolation(`R1: ${name} was acknowledged and happened ${applied} times`);
@@ -314,8 +342,17 @@ export class GroupOracle {
     cells: readonly SeenCell[],
     { calledAt, column }: { calledAt: number; column?: string },
   ): void {
+    // Rows that moved apart, or are about to, are read one after the other.
+    if (rows.length > 1 && this.#history.movedAt > 0) {
+      for (const row of rows) {
+        const own = cells.filter((cell) => cell.row === row);
+        this.checkRead(`${what}, its row ${row}`, [row], own, { calledAt });
+      }
+      return;
+    }
+    const history = this.#history;
     const seen = new Map(cells.map((cell) => [`${cell.row}\0${cell.column}`, cell]));
-    const columns = this.#store.columnsOf(rows)
+    const columns = history.columnsOf(rows)
       .filter((key) => column === undefined || key.endsWith(`\0${column}`));
     for (const key of seen.keys()) {
       if (!columns.includes(key)) {
@@ -324,11 +361,11 @@ export class GroupOracle {
     }
     const positions = new Set<number>([calledAt]);
     for (const key of columns) {
-      for (const { lsn } of this.#store.changes.get(key)!) if (lsn > calledAt) positions.add(lsn);
+      for (const { at } of history.changes.get(key)!) if (at > calledAt) positions.add(at);
     }
     for (const position of positions) {
       const fits = columns.every((key) => {
-        const then = this.#store.at(key, position), now = seen.get(key);
+        const then = history.at(key, position), now = seen.get(key);
         return then === null
           ? now === undefined
           : now !== undefined && now.version === then.version && now.crc === then.crc;
@@ -336,7 +373,7 @@ export class GroupOracle {
       if (fits) return;
     }
     throw new SimViolation(
-      `S3: ${what} shows a state that was never there from ${calledAt} to ${this.length}: ` +
+      `S3: ${what} shows a state that was never there from ${calledAt} to ${this.now}: ` +
         JSON.stringify(cells.slice(0, 6)),
     );
   }
@@ -348,19 +385,21 @@ export class GroupOracle {
   checkScan(
     what: string,
     cells: readonly ScannedCell[],
-    { calledAt, snapshotLsn, startRow, end }: {
+    { calledAt, snapshotLsn, startRow, end, range }: {
       calledAt: number;
       snapshotLsn: number | null;
       startRow: string;
       end: CellPosition | null;
+      range: KeyRange;
     },
   ): void {
+    const history = this.#history;
     const seen = new Map(cells.map((cell) => [`${cell.row}\0${cell.column}`, cell]));
-    const keys = this.#store.keysWithin(startRow, end);
+    const keys = history.keysWithin(startRow, end, range);
     const fits = (position: number) => {
       let count = 0;
       for (const key of keys) {
-        const then = this.#store.at(key, position), now = seen.get(key);
+        const then = history.at(key, position), now = seen.get(key);
         if (then === null && now === undefined) continue;
         if (then?.version !== now?.version || then?.size !== now?.size) return false;
         if (now!.crc !== null && now!.crc !== then!.crc) return false;
@@ -368,14 +407,15 @@ export class GroupOracle {
       }
       return count === seen.size;
     };
-    if (snapshotLsn !== null && !fits(snapshotLsn)) {
+    const snapshotAt = snapshotLsn === null ? null : this.#ats.get(snapshotLsn) ?? 0;
+    if (snapshotAt !== null && !fits(snapshotAt)) {
       throw new SimViolation(`S3: ${what} does not show the state as of ${snapshotLsn}`);
     }
-    if (snapshotLsn !== null && snapshotLsn >= calledAt) return;
-    for (let position = this.length; position >= calledAt; position--) if (fits(position)) return;
+    if (snapshotAt !== null && snapshotAt >= calledAt) return;
+    for (let position = this.now; position >= calledAt; position--) if (fits(position)) return;
     throw new SimViolation(
       `S3: ${what}${snapshotLsn === null ? "" : ` as of ${snapshotLsn}`} shows a state that was ` +
-        `never there from ${calledAt} to ${this.length}`,
+        `never there from ${calledAt} to ${this.now}`,
     );
   }
 
@@ -391,7 +431,7 @@ export class GroupOracle {
       wanted.every((cell, i) => sameCell(cell, found[i]!));
     if (!same) throw new SimViolation(`A7: ${who} holds other cells than it should`);
     this.checkTablets(state.tablets, state.appliedLsn, who);
-    this.#checkCounts(state.tablets.list(), found, who);
+    this.#checkCounts(state.tablets.all(), found, who);
     if (state.hash !== this.#state.hash) {
       throw new SimViolation(`A7: the hash of ${who} is not that of its state`);
     }
@@ -405,6 +445,8 @@ const rangesOf = (tablets: readonly KeyRange[]) =>
   tablets.map(({ startKey, endKey }) => JSON.stringify([startKey, endKey])).join(" ");
 
 function nameOf(command: Command): string | null {
+  // Whether it happens is for the transaction to say.
+  if (command.kind === "prepare") return null;
   for (const { mutations } of rowOpsOf(command)) {
     for (const mutation of mutations) {
       if (mutation.kind !== "put" || mutation.column !== NAME_COLUMN) continue;
@@ -414,59 +456,22 @@ function nameOf(command: Command): string | null {
   return null;
 }
 
-/** Cells, and for each of them when it was what. */
+/** Tells the history of what becomes of cells that clients may see. */
 class RecordingStore extends MemoryCellStore {
-  lsn: Lsn = toLsn(0);
-  /** By row and column, oldest first. */
-  readonly changes = new Map<string, CellChange[]>();
-  readonly #columns = new Map<string, string[]>();
+  isShown = true;
+
+  constructor(readonly history: ClusterHistory) {
+    super();
+  }
 
   override put(cell: StoredCell): void {
     super.put(cell);
     const { version, crc, size } = cell;
-    this.#note(cell.row, cell.column, { version, crc, size });
+    if (this.isShown) this.history.note(cell, { version, crc, size });
   }
 
   override delete(row: string, column: string): void {
     super.delete(row, column);
-    this.#note(row, column, null);
-  }
-
-  columnsOf(rows: readonly string[]): string[] {
-    return rows.flatMap((row) => this.#columns.get(row) ?? []);
-  }
-
-  /** All that were ever there from a row on, up to a cell or to the end. */
-  keysWithin(startRow: string, end: CellPosition | null): string[] {
-    const keys: string[] = [];
-    for (const [row, own] of this.#columns) {
-      if (compareKeys(row, startRow) < 0) continue;
-      const order = end === null ? -1 : compareKeys(row, end.row);
-      if (order < 0) keys.push(...own);
-      else if (order === 0) {
-        const length = row.length + 1;
-        keys.push(...own.filter((key) => compareKeys(key.slice(length), end!.column) <= 0));
-      }
-    }
-    return keys;
-  }
-
-  at(key: string, lsn: number): CellChange["cell"] {
-    return this.changes.get(key)!.findLast((change) => change.lsn <= lsn)?.cell ?? null;
-  }
-
-  #note(row: string, column: string, cell: CellChange["cell"]): void {
-    // The store's own columns are shown to nobody.
-    if (isInternal(column)) return;
-    const key = `${row}\0${column}`;
-    const changes = this.changes.get(key);
-    if (changes !== undefined) {
-      changes.push({ lsn: this.lsn, cell });
-      return;
-    }
-    this.changes.set(key, [{ lsn: this.lsn, cell }]);
-    const columns = this.#columns.get(row);
-    if (columns === undefined) this.#columns.set(row, [key]);
-    else columns.push(key);
+    if (this.isShown) this.history.note({ row, column }, null);
   }
 }

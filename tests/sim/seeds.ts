@@ -33,6 +33,7 @@ const LEAST = {
   copiesAnswered: 200,
   copiesRefused: 400,
   rebuilt: 5,
+  moved: 15,
 };
 
 /** Every second seed, in a file of their own each, so that two run at once. */

@@ -31,6 +31,8 @@ export interface WorkloadShape {
   readonly mayBeDamaged: boolean;
   /** Values of some kilobytes now and then. */
   readonly mediumValues: boolean;
+  /** Rows that lie together may part in the middle of what is done to both. */
+  readonly rowsMove: boolean;
 }
 
 /** Where the rows of the workload lie. */
@@ -107,7 +109,8 @@ export class SimClient {
     const dice = random.next(), old = oldRows();
     if (old.length > 0 && dice > 0.85) return await this.#clear(random.pick(old));
     if (dice < 0.3) return await this.#read(target);
-    if (dice < 0.38) return await this.#transact(target);
+    // Transactions over rows that part are sim_transactions.ts's.
+    if (dice < 0.38 && !this.#options.shape.rowsMove) return await this.#transact(target);
     await this.#write(target);
   }
 
@@ -190,7 +193,7 @@ export class SimClient {
     deadlineMs = this.#options.shape.deadlineMs,
   ): Promise<WriteAnswer["kind"]> {
     const { nextName, oracle, onAnswer } = this.#options;
-    const name = nextName(), calledAt = oracle(gid).length;
+    const name = nextName(), calledAt = oracle(gid).now;
     const what = make(name);
     const options = { deadlineMs };
     let answer: WriteAnswer;
@@ -219,7 +222,7 @@ export class SimClient {
 
   async #versionOf({ row, gid }: SimRow): Promise<number | null> {
     const { oracle, shape, onAnswer } = this.#options;
-    const calledAt = oracle(gid).length;
+    const calledAt = oracle(gid).now;
     try {
       const cell = await this.#kv.get(row, "x", { deadlineMs: shape.deadlineMs });
       const cells = cell === null
@@ -239,7 +242,7 @@ export class SimClient {
     const { row, gid } = target;
     const dice = random.next();
     if (dice < 0.4) return void await this.#versionOf(target);
-    const calledAt = oracle(gid).length;
+    const calledAt = oracle(gid).now;
     try {
       if (dice < 0.8) {
         const page = await this.#kv.getRow(row, { limit: 1000, deadlineMs: shape.deadlineMs });
@@ -276,6 +279,8 @@ export interface ProberOptions {
   readonly everyMs: number;
   readonly nodes: () => readonly number[];
   readonly rows: () => readonly SimRow[];
+  /** Null: rows stay where they are. */
+  readonly anyGroup: (() => number) | null;
   readonly oracle: (gid: number) => GroupOracle;
   readonly onRead: () => void;
   readonly onViolation: (error: unknown) => void;
@@ -283,13 +288,15 @@ export interface ProberOptions {
 
 /** Asks nodes for a row as a client does, but does not let them pass the request on. */
 export async function probe(options: ProberOptions): Promise<void> {
-  const { process, links, random, everyMs, nodes, rows, oracle, onRead, onViolation } = options;
+  const { process, links, random, everyMs, nodes, rows, oracle, onRead, onViolation, anyGroup } =
+    options;
   for (;;) {
     await process.env.sleep(random.next() * 2 * everyMs);
     const { row, gid } = random.pick(rows());
     const node = random.pick(nodes());
-    const calledAt = oracle(gid).length;
-    const body = { gid, row, hops: 1, limit: 1000 } as never;
+    const calledAt = oracle(gid).now;
+    const asked = anyGroup === null ? gid : anyGroup();
+    const body = { gid: asked, row, hops: 1, limit: 1000 } as never;
     links.of("backend", node).call(kvConversation, "getRow", body, undefined, { timeoutMs: 4_000 })
       .then(({ body, payload }) => {
         const { cells: heads } = body as { cells: CellHead[] };

@@ -10,6 +10,7 @@ import { KvError } from "../../kv/errors.ts";
 import { compareKeys, inRange } from "../../kv/key_order.ts";
 import type { ScanPage, ScanPosition } from "../../kv/kv.ts";
 import type { KeyRange } from "../../kv/tablets.ts";
+import type { ClusterHistory } from "./cluster_history.ts";
 import type { GroupOracle, ScannedCell } from "./oracle.ts";
 import type { SeededRandom } from "./seeded_random.ts";
 import type { SimRow } from "./sim_clients.ts";
@@ -20,7 +21,7 @@ export interface SimScannerOptions {
   readonly process: SimProcess;
   readonly kv: KvClient;
   readonly random: SeededRandom;
-  readonly groups: readonly (KeyRange & { readonly id: number })[];
+  readonly history: ClusterHistory;
   readonly rows: () => readonly SimRow[];
   readonly oracle: (gid: number) => GroupOracle;
   /** See `WorkloadShape`. */
@@ -37,6 +38,9 @@ interface GroupScan {
   snapshotLsn: number | null;
   readonly cells: ScannedCell[];
 }
+
+/** Of one group, without a gap. */
+type OwnedRange = KeyRange & { readonly gid: number };
 
 const DEADLINE_MS = 4_000;
 const PAUSE_BEFORE_MS = 1_000;
@@ -70,12 +74,14 @@ export class SimScanner {
     const { process, kv, random, onScan } = this.#options;
     const limit = random.pick([1, 4, 10, 40, 1000]), pauseMs = random.pick([0, 0, 40, 400]);
     const startRow = random.chance(0.5) ? "" : random.pick(this.#options.rows()).row;
-    const seen = new Map<number, GroupScan>();
+    const seen = new Map<OwnedRange, GroupScan>();
+    const { history } = this.#options, calledAt = history.now;
+    const ranges = joined(history.owners);
     let after: ScanPosition | null = null, pages = 0;
     try {
       do {
         const from: string = after?.row ?? startRow;
-        const lengths = this.#lengths();
+        const pageAt = history.now;
         const position: { after?: ScanPosition } = after === null ? {} : { after };
         const page: ScanPage = await kv.scan({
           startRow,
@@ -85,7 +91,7 @@ export class SimScanner {
           deadlineMs: DEADLINE_MS,
         });
         pages += 1;
-        this.#take(page, { from, lengths, seen });
+        this.#take(page, { from, calledAt, pageAt, ranges, seen });
         after = page.next;
         if (after !== null) await process.env.sleep(random.next() * pauseMs);
       } while (after !== null && !this.#stopped);
@@ -96,41 +102,70 @@ export class SimScanner {
       onScan(error.code === "snapshot_too_old" ? "scansTooOld" : "scansBroken");
     }
     // What came before a scan broke off has to be right as well.
-    this.#check({ startRow, end: after, isComplete: after === null && pages > 0, seen, pages });
+    const isComplete = after === null && pages > 0;
+    // Where rows changed their group meanwhile, nothing but each row by itself is as of one position.
+    if (history.movedAt >= calledAt) {
+      this.#checkRows({ startRow, end: after, isComplete, calledAt, seen });
+    } else this.#check({ startRow, end: after, isComplete, seen, pages });
   }
 
-  #lengths(): Map<number, number> {
-    const { groups, oracle } = this.#options;
-    return new Map(groups.map(({ id }) => [id, oracle(id).length]));
+  #checkRows({ startRow, end, isComplete, calledAt, seen }: {
+    startRow: string;
+    end: ScanPosition | null;
+    isComplete: boolean;
+    calledAt: number;
+    seen: ReadonlyMap<OwnedRange, GroupScan>;
+  }): void {
+    if (!isComplete && end === null) return;
+    const { history, oracle } = this.#options;
+    const byRow = Map.groupBy([...seen.values()].flatMap(({ cells }) => cells), ({ row }) => row);
+    // The last row may have been shown in part.
+    for (const row of history.rowsWithin({ startKey: startRow, endKey: end?.row ?? null })) {
+      const cells = byRow.get(row) ?? [];
+      const what = `a scan from "${startRow}" across a move`;
+      const range = { startKey: row, endKey: row + "\0" };
+      oracle(history.ownerOf(row)).checkScan(what, cells, {
+        calledAt,
+        snapshotLsn: null,
+        startRow: row,
+        end: null,
+        range,
+      });
+    }
   }
 
   #take(
     page: ScanPage,
-    { from, lengths, seen }: {
+    { from, calledAt, pageAt, ranges, seen }: {
       from: string;
-      lengths: ReadonlyMap<number, number>;
-      seen: Map<number, GroupScan>;
+      calledAt: number;
+      pageAt: number;
+      ranges: readonly OwnedRange[];
+      seen: Map<OwnedRange, GroupScan>;
     },
   ): void {
     const until = page.next?.row ?? null;
-    for (const { id, startKey, endKey } of this.#options.groups) {
+    for (const range of ranges) {
+      const { gid, startKey, endKey } = range;
       const isBefore = endKey !== null && compareKeys(endKey, from) <= 0;
       const isBehind = until !== null && compareKeys(until, startKey) < 0;
       if (isBefore || isBehind) continue;
-      let scan = seen.get(id);
+      let scan = seen.get(range);
       if (scan === undefined) {
-        scan = { calledAt: lengths.get(id)!, snapshotLsn: null, cells: [] };
-        seen.set(id, scan);
+        scan = { calledAt: pageAt, snapshotLsn: null, cells: [] };
+        seen.set(range, scan);
       }
       for (const { row, column, version, size, value } of page.cells) {
         if (!inRange(row, startKey, endKey)) continue;
         scan.cells.push({ row, column, version, size, crc: value ? crc32(value) : null });
       }
       const snapshot = page.next?.snapshot;
-      if (snapshot === undefined || snapshot.gid !== id) continue;
-      if (scan.snapshotLsn !== null && scan.snapshotLsn !== snapshot.lsn) {
+      const isOfRange = until !== null && inRange(until, startKey, endKey);
+      if (snapshot === undefined || snapshot.gid !== gid || !isOfRange) continue;
+      const rowsMoved = this.#options.history.movedAt >= calledAt;
+      if (scan.snapshotLsn !== null && scan.snapshotLsn !== snapshot.lsn && !rowsMoved) {
         throw new SimViolation(
-          `S3: a scan as of ${scan.snapshotLsn} of group ${id} goes on as of ${snapshot.lsn}`,
+          `S3: a scan as of ${scan.snapshotLsn} of group ${gid} goes on as of ${snapshot.lsn}`,
         );
       }
       scan.snapshotLsn = snapshot.lsn;
@@ -141,13 +176,25 @@ export class SimScanner {
     startRow: string;
     end: ScanPosition | null;
     isComplete: boolean;
-    seen: ReadonlyMap<number, GroupScan>;
+    seen: ReadonlyMap<OwnedRange, GroupScan>;
     pages: number;
   }): void {
     if (!isComplete && end === null) return;
-    for (const [gid, { calledAt, snapshotLsn, cells }] of seen) {
-      const what = `a scan of group ${gid} from "${startRow}" in ${pages} pages`;
-      this.#options.oracle(gid).checkScan(what, cells, { calledAt, snapshotLsn, startRow, end });
+    for (const [range, { calledAt, snapshotLsn, cells }] of seen) {
+      const { gid } = range, what = `a scan of group ${gid} from "${startRow}" in ${pages} pages`;
+      const position = { calledAt, snapshotLsn, startRow, end, range };
+      this.#options.oracle(gid).checkScan(what, cells, position);
     }
   }
+}
+
+/** Neighbours of one group are read as of one position. */
+function joined(owners: readonly OwnedRange[]): OwnedRange[] {
+  const all: OwnedRange[] = [];
+  for (const range of owners) {
+    const last = all.at(-1);
+    if (last?.gid === range.gid) all[all.length - 1] = { ...last, endKey: range.endKey };
+    else all.push(range);
+  }
+  return all;
 }

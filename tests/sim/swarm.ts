@@ -53,7 +53,28 @@ const LATER_FAULTS = [
   "clock-beyond",
   "cell-damage",
   "lost-segment",
+  "moves",
 ] as const;
+
+/** What meets a tablet on its way: a run that is about moves has little else. */
+const BESIDE_MOVES: ReadonlySet<Fault> = new Set(
+  [
+    "loss",
+    "copies",
+    "reorder",
+    "late",
+    "unknown-swap",
+    "two-coordinators",
+    "client-crash",
+    "hand-over",
+    "large-values",
+    "reshape",
+    "transactions",
+    "abandon",
+    "scans",
+    "late-copies",
+  ] as const,
+);
 
 /** Faults by name; `--off` takes the same names. What each does is told in nemesis.ts. */
 export const FAULTS = [...FIRST_FAULTS, ...LATER_FAULTS] as const;
@@ -83,6 +104,9 @@ export interface SwarmShape {
   readonly tabletBytes: number;
   /** What a node may keep in memory. With little, old versions for scans are soon given up. */
   readonly memoryBytes: number;
+  /** Of tablets that move: cells in one piece, and how fast they are copied. */
+  readonly moveCells: number;
+  readonly moveBytesPerSecond: number;
 }
 
 /** So large that no tablet of a run reaches it. */
@@ -100,29 +124,41 @@ export function drawSwarm(
   options: { off?: readonly string[]; shape?: Partial<SwarmShape> } = {},
 ): Swarm {
   const random = new SeededRandom(seed * 7919 + 17);
-  const few = random.chance(0.3);
+  const few = random.chance(0.3), isAboutMoves = diceOf(seed, "moves above all").chance(0.15);
   const strength = {} as Record<Fault, number>;
   const draw = (fault: Fault, dice: SeededRandom) => {
     // Each fault takes the same draws whatever the others are, so that one can be taken away.
-    const present = dice.chance(few ? 0.15 : 0.5), drawn = dice.next();
+    const isDrawn = dice.chance(few ? 0.15 : 0.5), drawn = dice.next();
+    const present = isAboutMoves ? isWithMoves(seed, fault, isDrawn) : isDrawn;
     strength[fault] = present && options.off?.includes(fault) !== true ? 0.15 + 0.85 * drawn : 0;
   };
   for (const fault of FIRST_FAULTS) draw(fault, random);
   for (const fault of LATER_FAULTS) draw(fault, diceOf(seed, fault));
-  const shape = { ...drawShape(random), ...drawLaterShape(seed) };
-  // Within one group there is no more to a transaction than one entry.
-  const groups = strength.transactions > 0 && shape.backends > 1
+  const drawnShape = { ...drawShape(random), ...drawLaterShape(seed) };
+  const shape = isAboutMoves && drawnShape.backends === 1
+    ? { ...drawnShape, backends: 3, replicas: 3, minInSync: 2 }
+    : drawnShape;
+  // Within one group there is no more to a transaction than one entry, and nowhere to move to.
+  const groups = strength.transactions + strength.moves > 0 && shape.backends > 1
     ? diceOf(seed, "groups").pick([2, 2, 3])
     : shape.groups;
   return { strength, shape: { ...shape, groups, ...options.shape } };
 }
 
-type LaterShape = "tabletBytes" | "memoryBytes";
+/** Moves come off mostly, and somebody is struck down in the middle of them. */
+function isWithMoves(seed: number, fault: Fault, isDrawn: boolean): boolean {
+  if (fault === "moves" || fault === "strike-at-step") return true;
+  return isDrawn && (BESIDE_MOVES.has(fault) || diceOf(seed, `beside moves ${fault}`).chance(0.15));
+}
+
+type LaterShape = "tabletBytes" | "memoryBytes" | "moveCells" | "moveBytesPerSecond";
 
 const diceOf = (seed: number, what: string) => new SeededRandom(crc32(`${seed} swarm ${what}`));
 
 function drawLaterShape(seed: number): Pick<SwarmShape, LaterShape> {
   return {
+    moveCells: diceOf(seed, "moveCells").pick([1, 3, 500]),
+    moveBytesPerSecond: diceOf(seed, "moveBytesPerSecond").pick([20_000, 200_000, 16_000_000]),
     memoryBytes: diceOf(seed, "memoryBytes")
       .pick([AMPLE_MEMORY_BYTES, AMPLE_MEMORY_BYTES, AMPLE_MEMORY_BYTES, MEMORY_BYTES_MIN]),
     tabletBytes: diceOf(seed, "tabletBytes")

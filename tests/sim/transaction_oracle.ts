@@ -20,12 +20,20 @@ interface Seen {
 
 export class TransactionOracle {
   readonly #seen = new Map<string, Seen>();
+  readonly #rowsMove: () => boolean;
+
+  /** @param rowsMove whether any tablet changed its group so far */
+  constructor(rowsMove: () => boolean) {
+    this.#rowsMove = rowsMove;
+  }
 
   /** An entry of the group was executed, for the first time. */
   applied(gid: number, command: Command, outcome: RequestOutcome): void {
     if (command.kind === "prepare" && outcome.kind === "applied") {
       const seen = this.#of(command.txn.id), before = seen.groups.get(gid);
-      if (before !== undefined) this.#fail(command.txn.id, `is prepared again in group ${gid}`);
+      // Rows of two groups may have come together in one since.
+      const mayFollow = before === undefined || before === "open" && this.#rowsMove();
+      if (!mayFollow) this.#fail(command.txn.id, `is prepared again in group ${gid}`);
       seen.groups.set(gid, "open");
       return;
     }

@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import type { JSX } from "preact";
 import { compareKeys } from "../../../kv/key_order.ts";
+import type { TabletStatus } from "../../../proto/cluster_status.ts";
 import { Segments } from "../../ui/components/segments.tsx";
 import { formatCount, formatSize } from "../../ui/format.ts";
 import { route } from "../../ui/router.ts";
@@ -69,6 +70,7 @@ export function TabletsPage(): JSX.Element {
                   <td class="mono">{rangeOf([tablet])}</td>
                   <td>
                     <TabletStateBadge state={tablet.state} />
+                    {tablet.move !== undefined && <div class="muted">{moveText(tablet.move)}</div>}
                   </td>
                   <td>
                     <span key={tablet.primary ?? "none"} class="tablets__primary">
@@ -99,4 +101,11 @@ export function TabletsPage(): JSX.Element {
       </Panel>
     </div>
   );
+}
+
+/** Where it is on its way to, and how far the copy is. */
+function moveText({ to, state, bytes, bytesTotal }: NonNullable<TabletStatus["move"]>): string {
+  if (state === "aborted") return `stays: the move to group ${to} was given up`;
+  const share = Math.min(100, Math.floor(100 * bytes / Math.max(1, bytesTotal)));
+  return state === "committed" ? `now group ${to}'s` : `moving to group ${to}, ${share}%`;
 }
