@@ -72,7 +72,7 @@ export type CampaignEvent =
 /** What a fault cost one group. */
 export interface TabletGap {
   readonly group: number;
-  readonly role: "primary" | "secondary" | "other";
+  readonly role: "primary" | "secondary" | "moved" | "other";
   readonly ms: number;
   /** When it began, counted from the strike. */
   readonly atMs: number;
@@ -263,7 +263,7 @@ class Campaign {
       const row = `${prefixOf(group)}-probe`;
       return {
         group: group.id,
-        role: roles.get(group.id) ?? "other",
+        role: group.id === fault.moved ? "moved" : roles.get(group.id) ?? "other",
         writes: new GapProbe(writeProbe(this.#kv, row)),
         reads: new GapProbe(readProbe(this.#kv, row)),
       };

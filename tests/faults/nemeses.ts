@@ -3,7 +3,7 @@ import { diskFull, failedSync, flip, slowSync } from "./disk_faults.ts";
 import { rollback } from "./metadata_faults.ts";
 import { cut, slowLinks } from "./network_faults.ts";
 import type { Nemesis } from "./nemesis.ts";
-import { drain, split } from "./planned_faults.ts";
+import { drain, move, split } from "./planned_faults.ts";
 import {
   coordinator,
   everything,
@@ -33,6 +33,7 @@ export const NEMESES: readonly Nemesis[] = [
   rollback,
   drain,
   split,
+  move,
   flip({ running: false }),
   flip({ running: true }),
 ];

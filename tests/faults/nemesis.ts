@@ -15,6 +15,8 @@ export interface Fault {
   readonly victims: readonly string[];
   /** What gaps are called, by what a victim was for the tablet. Absent: they are not measured. */
   readonly gaps?: GapNames;
+  /** The group whose probes' tablet changes its place, without anybody being away. */
+  readonly moved?: number;
   /** No operation may fail because of it. */
   readonly harmless?: boolean;
   /** Between begin and end; 0 for a blow that is over at once. */
@@ -36,6 +38,8 @@ export interface GapNames {
   readonly secondary?: string;
   /** Tablets that no victim belongs to. */
   readonly other?: string;
+  /** The tablet of the probes of `moved`. */
+  readonly moved?: string;
   /** Counts from the end of the fault, not from the last write before it: time to writable. */
   readonly sinceEnd?: boolean;
 }

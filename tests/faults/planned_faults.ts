@@ -1,11 +1,24 @@
 /** What an operator does on purpose while everybody works: nobody's operation may fail because of it. */
+import type { KvClient } from "../../kv/client.ts";
 import { KvError } from "../../kv/errors.ts";
+import { put } from "../../kv/kv.ts";
+import type { KeyRange } from "../../kv/tablets.ts";
+import type { GroupPlan } from "../../proto/cluster_config.ts";
+import { coordinatorConversation } from "../../proto/control.ts";
+import { type GroupId, groupId } from "../../proto/ids.ts";
+import { RpcError } from "../../roles/net/rpc_error.ts";
+import { withConnection } from "../cluster/cluster_calls.ts";
 import { eventually } from "../eventually.ts";
+import type { FaultCluster } from "./fault_cluster.ts";
 import { prefixOf } from "./workload.ts";
 import { drawPrimary, hit, type Nemesis } from "./nemesis.ts";
 
 const SPLIT_COUNT = 4;
 const DRAINED_WITHIN_MS = 60_000;
+/** Of a tablet that moves, beside what the workloads write into it. */
+const MOVED_ROWS = 512, MOVED_ROW_BYTES = 16 * 1024;
+/** Longer than it takes to give up a move with which nobody goes on. */
+const MOVED_WITHIN_MS = 120_000;
 
 export const drain: Nemesis = {
   name: "drain",
@@ -61,3 +74,87 @@ export const split: Nemesis = {
     });
   },
 };
+
+export const move: Nemesis = {
+  name: "move",
+  about: "a tablet of 8 MB, the probes' rows among it, moves to another group",
+  combines: true,
+  plan: async (cluster, random) => {
+    const plan = random.pick(cluster.groups), name = `the tablet of group ${plan.id}'s probes`;
+    const tablet = await ownTablet(cluster.connect(), plan);
+    let id: number | null = null, shownId = "";
+    const isShown = async () => {
+      const { tablets } = await cluster.status();
+      const shown = tablets.find(({ startKey }) => startKey === tablet.startKey);
+      shownId = shown?.id ?? "";
+      return shown?.endKey === tablet.endKey;
+    };
+    await eventually(isShown, `${name} to be shown`);
+    const [from, tabletId] = shownId.split(".").map(Number);
+    const others = cluster.groups.filter(({ id }) => id !== from), to = random.pick(others).id;
+    return {
+      what: `${name} moves from group ${from} to group ${to}`,
+      victims: [],
+      gaps: { moved: "a tablet of 8 MB moves to another group" },
+      moved: plan.id,
+      harmless: true,
+      // Another fault may strike anywhere in it.
+      holdMs: random.integer(1_500),
+      begin: async () => {
+        const wish = { from: groupId(from!), tabletId: tabletId!, to: groupId(to) };
+        id = await beginMove(cluster, wish);
+      },
+      end: async () => {
+        if (id !== null) await isOver(cluster, id);
+      },
+    };
+  },
+};
+
+/** The rows around a group's probes as a tablet of its own, filled once. */
+async function ownTablet(kv: KvClient, plan: GroupPlan): Promise<KeyRange> {
+  const startKey = `${prefixOf(plan)}-p`, endKey = `${prefixOf(plan)}-q`;
+  const rowOf = (i: number) => `${startKey}ad-${i}`;
+  if (await kv.get(rowOf(MOVED_ROWS - 1), "c") === null) {
+    const value = new Uint8Array(MOVED_ROW_BYTES).fill(7);
+    for (let i = 0; i < MOVED_ROWS; i++) await put(kv, rowOf(i), "c", value);
+  }
+  for (const key of [startKey, endKey]) {
+    try {
+      await kv.reshape({ kind: "split", key });
+    } catch (error) {
+      // It is there already, or another tablet begins there.
+      if (!(error instanceof KvError) || error.code !== "invalid_request") throw error;
+    }
+  }
+  return { startKey, endKey };
+}
+
+/** Null where another fault keeps the coordinator from saying that it has begun. */
+async function beginMove(
+  cluster: FaultCluster,
+  wish: { from: GroupId; tabletId: number; to: GroupId },
+): Promise<number | null> {
+  try {
+    return await withConnection(cluster, cluster.node("coordinator/0"), async (connection) => {
+      return (await connection.call(coordinatorConversation, "beginMove", wish)).body.id;
+    });
+  } catch (error) {
+    if (error instanceof KvError || error instanceof RpcError) return null;
+    throw error;
+  }
+}
+
+async function isOver(cluster: FaultCluster, id: number): Promise<void> {
+  const over = async () => {
+    const { body: map } = await withConnection(
+      cluster,
+      cluster.node("coordinator/0"),
+      (connection) => connection.call(coordinatorConversation, "rangeMap", {}),
+    );
+    return !map.moves.some((item) => item.id === id);
+  };
+  await eventually(() => over().catch(() => false), `move ${id} to end`, {
+    withinMs: MOVED_WITHIN_MS,
+  });
+}
