@@ -6,12 +6,16 @@
  * the first decision stands. A move that makes no progress for PATIENCE_MS is aborted here.
  *
  * B6, for ranges: a node that has seen a newer map, or a move that the map does not know, means that the
- * records went back in time. Nothing is decided then, nor before a coordinator has listened to the nodes.
+ * records went back in time. Nothing is decided then, nor before a coordinator has listened to the nodes,
+ * until a person asks for a map made anew from what the groups serve (range_recovery.ts).
  *
  * It does no I/O and reads no clock: `step()` is told what happened and answers with what to do.
  */
+import type { TabletClaim } from "../proto/control.ts";
+import type { GroupId } from "../proto/ids.ts";
 import type { MoveRecord, RangeMap } from "../proto/moves.ts";
 import { abortMove, beginMove, commitMove, endMove } from "./range_map.ts";
+import { recoveredMap } from "./range_recovery.ts";
 
 /** A move whose source or target cannot go on for this long comes to nothing. */
 export const PATIENCE_MS = 30_000;
@@ -24,6 +28,10 @@ export type MoveBoardInput =
   | { kind: "progress"; id: number; mark: string }
   /** A node has heard of this version, and of moves up to this one. */
   | { kind: "seen"; version: number; moveId: number }
+  /** Make the map anew if the records are old; `known`: what every node heard of it. */
+  | { kind: "recover"; known: readonly RangeMap[] }
+  /** What the group's serving primary has now; asked for only while that is wanted. */
+  | { kind: "claims"; gid: GroupId; tablets: readonly TabletClaim[] }
   /** The answer to `swapMap`; `map` is what the records hold now. */
   | { kind: "mapSwapped"; done: boolean; map: RangeMap };
 
@@ -40,6 +48,7 @@ export const NOT_NOW =
 export interface MoveBoardOptions {
   readonly map: RangeMap;
   readonly nowMs: number;
+  readonly groups: readonly GroupId[];
   /** Whether the records of a group may be believed at this moment. */
   readonly vouchesFor: (move: Pick<MoveRecord, "from" | "to">) => boolean;
 }
@@ -48,13 +57,22 @@ export class MoveBoard {
   readonly #vouchesFor: MoveBoardOptions["vouchesFor"];
   #map: RangeMap;
   #nowMs: number;
+  readonly #groups: readonly GroupId[];
   #rolledBack = false;
+  /** The newest that anybody knows of. */
+  #seen = { version: 0, moveId: 0 };
+  #recovery: {
+    readonly known: readonly RangeMap[];
+    readonly claims: Map<GroupId, readonly TabletClaim[]>;
+    waitsFor: string;
+  } | null = null;
   readonly #progress = new Map<number, { mark: string; atMs: number }>();
   /** Who waits for the swap under way. */
   #asking: number | null = null;
   #effects: MoveBoardEffect[] = [];
 
-  constructor({ map, nowMs, vouchesFor }: MoveBoardOptions) {
+  constructor({ map, nowMs, groups, vouchesFor }: MoveBoardOptions) {
+    this.#groups = groups;
     this.#map = map;
     this.#nowMs = nowMs;
     this.#vouchesFor = vouchesFor;
@@ -66,6 +84,11 @@ export class MoveBoard {
 
   get rolledBack(): boolean {
     return this.#rolledBack;
+  }
+
+  /** What the map that is being made anew still waits for; null: none is. */
+  get recoveryWaitsFor(): string | null {
+    return this.#recovery?.waitsFor ?? null;
   }
 
   step(nowMs: number, input: MoveBoardInput): MoveBoardEffect[] {
@@ -92,13 +115,43 @@ export class MoveBoard {
         this.#progress.set(input.id, { mark: input.mark, atMs: this.#nowMs });
         return;
       case "seen":
-        if (input.version > this.#map.version || input.moveId >= this.#map.nextMoveId) {
-          this.#rolledBack = true;
+        return this.#onSeen(input);
+      case "recover":
+        for (const { version, nextMoveId } of input.known) {
+          this.#onSeen({ version, moveId: nextMoveId - 1 });
         }
+        if (!this.#rolledBack) return;
+        this.#recovery = { known: input.known, claims: new Map(), waitsFor: "all groups" };
         return;
+      case "claims":
+        return this.#onClaims(input.gid, input.tablets);
       case "mapSwapped":
         return this.#onSwapped(input.done, input.map);
     }
+  }
+
+  #onSeen({ version, moveId }: { version: number; moveId: number }): void {
+    this.#seen = {
+      version: Math.max(this.#seen.version, version),
+      moveId: Math.max(this.#seen.moveId, moveId),
+    };
+    if (version > this.#map.version || moveId >= this.#map.nextMoveId) this.#rolledBack = true;
+  }
+
+  #onClaims(gid: GroupId, tablets: readonly TabletClaim[]): void {
+    const recovery = this.#recovery;
+    if (recovery === null) return;
+    recovery.claims.set(gid, tablets);
+    const { version, moveId } = this.#seen;
+    const map = recoveredMap({
+      groups: this.#groups,
+      claims: recovery.claims,
+      known: recovery.known,
+      version: Math.max(version, this.#map.version),
+      moveId: Math.max(moveId, this.#map.nextMoveId - 1),
+    });
+    if (typeof map === "string") recovery.waitsFor = map;
+    else this.#change(null, map);
   }
 
   #decide(
@@ -152,6 +205,10 @@ export class MoveBoard {
 
   #onSwapped(done: boolean, map: RangeMap): void {
     this.#map = map;
+    if (this.#recovery !== null && map.version > this.#seen.version) {
+      this.#recovery = null;
+      this.#rolledBack = false;
+    }
     for (const id of this.#progress.keys()) {
       if (!map.moves.some((move) => move.id === id)) this.#progress.delete(id);
     }

@@ -115,7 +115,7 @@ const isBefore = (end: string | null, other: string | null) =>
   end !== null && (other === null || compareKeys(end, other) < 0);
 
 /** Neighbours of one group are one range. */
-function joined(ranges: readonly OwnedRange[]): OwnedRange[] {
+export function joined(ranges: readonly OwnedRange[]): OwnedRange[] {
   const all: OwnedRange[] = [];
   for (const range of ranges) {
     const last = all.at(-1);

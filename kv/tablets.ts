@@ -367,6 +367,14 @@ export class Tablets {
     return tablet === undefined ? undefined : viewOf(tablet);
   }
 
+  /** The highest move that this group ever took part in. */
+  get knownMoveId(): number {
+    const ids = this.#tablets.map(({ arrival, departure }) =>
+      arrival?.moveId ?? departure?.moveId ?? 0
+    );
+    return Math.max(this.#lastMoveId, ...ids);
+  }
+
   /** The highest move that is over here, whichever way it went. */
   get lastMoveId(): number {
     return this.#lastMoveId;

@@ -23,8 +23,14 @@ export const TabletReport = z.object({
   largeBytes: z.number(),
   readsPerSecond: z.number(),
   writesPerSecond: z.number(),
+  /** It is being moved away. */
+  departure: z.object({ moveId: z.int().positive(), to: GroupId }).optional(),
 });
 export type TabletReport = z.infer<typeof TabletReport>;
+export type TabletClaim = Pick<
+  TabletReport,
+  "id" | "generation" | "startKey" | "endKey" | "departure"
+>;
 
 /** What a backend says of its replica of one group. */
 export const GroupReport = z.object({
@@ -47,7 +53,7 @@ export const GroupReport = z.object({
   silentMs: z.number(),
   /** By start key; from the serving primary only. */
   tablets: z.array(TabletReport).max(1000),
-  /** The highest move of a tablet that is over in this group; absent: there was none. */
+  /** The highest move of a tablet that this replica knows of; absent: there was none. */
   lastMoveId: z.int().nonnegative().optional(),
   /** Of the move that this primary gives a tablet away by. */
   move: MoveProgress.optional(),
@@ -160,7 +166,14 @@ export const backendConversation = {
   /** Where do you stand? Asked before an election. */
   poll: method(z.object({}), z.object({ spawnId: z.string().max(64), report: StoreReport })),
   /** The configurations that its replicas adopted last. */
-  configs: method(z.object({}), z.object({ configs: z.array(GroupConfig).max(1000) })),
+  configs: method(
+    z.object({}),
+    z.object({
+      configs: z.array(GroupConfig).max(1000),
+      /** As it last heard it from the coordinator. */
+      rangeMap: RangeMap.nullable(),
+    }),
+  ),
   rangeMap: oneWay(RangeMap),
   memberDown: oneWay(z.object({ gid: GroupId, node: NodeId, inc: Incarnation })),
   handOver: oneWay(z.object({ gid: GroupId, to: NodeId })),

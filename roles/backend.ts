@@ -463,7 +463,7 @@ export class Backend {
         config: ({ config, learners }) =>
           this.#groups.get(config.gid)?.feed({ kind: "config", config, learners }),
         poll: () => ({ spawnId: this.#context.spawnId, report: this.#report() }),
-        configs: () => ({ configs: this.#replicas.configs() }),
+        configs: () => ({ configs: this.#replicas.configs(), rangeMap: this.#mover.map }),
         rangeMap: (map) => this.#mover.onMap(map),
         memberDown: ({ gid, node, inc }) =>
           this.#groups.get(gid)?.feed({ kind: "memberDown", node, inc }),

@@ -1034,8 +1034,12 @@ export class GroupShell {
     const { progress, epoch, role, state } = this.#replica;
     this.#traffic.tick(this.#env.monotonicMs());
     const tablets = !progress.serving ? [] : state.tablets.list().map((tablet) => {
-      const { id, generation, startKey, endKey, counts } = tablet;
-      return { id, generation, startKey, endKey, ...counts, ...this.#traffic.rateOf(id) };
+      const { id, generation, startKey, endKey, counts, departure } = tablet;
+      const leaves = departure === undefined
+        ? {}
+        : { departure: { moveId: departure.moveId, to: GroupId.parse(departure.to) } };
+      const rates = this.#traffic.rateOf(id);
+      return { id, generation, startKey, endKey, ...counts, ...rates, ...leaves };
     });
     return {
       gid: this.gid,
@@ -1048,7 +1052,7 @@ export class GroupShell {
       serving: progress.serving,
       silentMs: progress.silentMs,
       tablets,
-      lastMoveId: state.tablets.lastMoveId,
+      lastMoveId: state.tablets.knownMoveId,
       ...(this.moveProgress === null ? {} : { move: this.moveProgress }),
     };
   }

@@ -31,8 +31,8 @@ import process from "node:process";
 
 const TICK_MS = 50;
 const RANGES_ROLLED_BACK =
-  "Nodes know of newer moves of tablets than the coordinator's records: they went back in time. No " +
-  "tablet moves until the newest records are put back";
+  "Nodes know of newer moves of tablets than the coordinator's records, so it does not know where all " +
+  "tablets are. Put the newest records back, or start every backend and run `penncloud admin recover-meta`";
 
 export function runCoordinator(context: RoleContext): Promise<RunningRole> {
   const { config, env, node } = context;
@@ -137,7 +137,10 @@ export class CoordinatorShell {
           return { routes: null, rangeMap: null, wentBack: true };
         }
         this.#feed({ kind: "report", node: nodeId(report.id), spawnId, report: store });
-        this.#moves.onReport(store);
+        this.#moves.onReport(
+          store,
+          (gid, epoch) => this.#core.vouchesFor(gid) && this.#configOf(gid)?.epoch === epoch,
+        );
       }
       const routes = report.routesVersion < this.#routes.version ? this.#routes : null;
       const { map } = this.#moves;
@@ -189,10 +192,10 @@ export class CoordinatorShell {
       try {
         const { body } = await this.#peers.of("backend", id)
           .call(backendConversation, "configs", {}, undefined, { timeoutMs: 3_000 });
-        return body.configs;
+        return body;
       } catch {
         silent.push(`backend/${id}`);
-        return [];
+        return { configs: [], rangeMap: null };
       }
     }));
     if (silent.length > 0) {
@@ -205,12 +208,13 @@ export class CoordinatorShell {
     }
     const configs: GroupConfig[] = [];
     for (const { id } of plans) {
-      const known = answers.flat().filter((config) => config.gid === id);
+      const known = answers.flatMap(({ configs }) => configs).filter((config) => config.gid === id);
       const newest = known.sort((a, b) => b.epoch - a.epoch)[0];
       if (newest !== undefined) configs.push(newest);
     }
     const was = new Map(configs.map(({ gid }) => [gid, this.#metadata.get(gid)?.epoch ?? 0]));
     this.#feed({ kind: "recover", configs });
+    this.#moves.recover(answers.flatMap(({ rangeMap }) => rangeMap ?? []));
     const groups = configs.map(({ gid }) => ({
       gid,
       was: was.get(gid) as Epoch,
@@ -301,7 +305,10 @@ export class CoordinatorShell {
     }, nowMs);
     const losses = this.#metadata.losses?.() ?? [];
     const status = this.#view.status(this.#core.groups(), nowMs);
-    const problems = this.#moves.rolledBack
+    const { rolledBack, recoveryWaitsFor } = this.#moves;
+    const problems = recoveryWaitsFor !== null
+      ? [`It is being found out where all tablets are: ${recoveryWaitsFor}`, ...status.problems]
+      : rolledBack
       ? [RANGES_ROLLED_BACK, ...status.problems]
       : status.problems;
     return {

@@ -9,7 +9,7 @@ import { firstRangeMap } from "../kv/range_map.ts";
 import type { GroupPlan } from "../proto/cluster_config.ts";
 import type { TabletStatus } from "../proto/cluster_status.ts";
 import type { GroupReport, StoreReport } from "../proto/control.ts";
-import type { GroupId } from "../proto/ids.ts";
+import { type Epoch, type GroupId, groupId } from "../proto/ids.ts";
 import type { MoveProgress, MoveRecord, RangeMap } from "../proto/moves.ts";
 
 /** The durable record, as this asks for it. */
@@ -48,6 +48,7 @@ export class CoordinatorMoves {
     this.#board = new MoveBoard({
       map,
       nowMs: env.monotonicMs(),
+      groups: plans.map(({ id }) => groupId(id)),
       vouchesFor: ({ from, to }) => vouchesFor(from) && vouchesFor(to),
     });
   }
@@ -59,6 +60,16 @@ export class CoordinatorMoves {
   /** The record went back in time. */
   get rolledBack(): boolean {
     return this.#board.rolledBack;
+  }
+
+  /** See `MoveBoard`. */
+  get recoveryWaitsFor(): string | null {
+    return this.#board.recoveryWaitsFor;
+  }
+
+  /** Makes the map anew, if it is old, from what the groups say from now on. */
+  recover(known: readonly RangeMap[]): void {
+    this.#feed({ kind: "recover", known });
   }
 
   /** A tablet as the operator sees it, with the move that it is on. */
@@ -75,9 +86,16 @@ export class CoordinatorMoves {
     this.#feed({ kind: "tick" });
   }
 
-  onReport({ groups, rangeMapVersion = 0 }: StoreReport): void {
+  /** @param isCurrent whether the group's record is at this epoch */
+  onReport(
+    { groups, rangeMapVersion = 0 }: StoreReport,
+    isCurrent: (gid: GroupId, epoch: Epoch) => boolean,
+  ): void {
     for (const { lastMoveId = 0 } of groups) {
       this.#feed({ kind: "seen", version: rangeMapVersion, moveId: lastMoveId });
+    }
+    for (const { gid, epoch, serving, tablets } of groups) {
+      if (serving && isCurrent(gid, epoch)) this.#feed({ kind: "claims", gid, tablets });
     }
     for (const { move } of groups) {
       if (move === undefined) continue;

@@ -43,6 +43,11 @@ export class TabletMover {
     this.#options = options;
   }
 
+  /** As it was heard last; null: not at all. */
+  get map(): RangeMap | null {
+    return this.#map;
+  }
+
   /** 0: none was heard of yet. */
   get mapVersion(): number {
     return this.#map?.version ?? 0;

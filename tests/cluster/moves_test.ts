@@ -1,5 +1,6 @@
 /** Tablets that move from one replica group to another in a cluster of real processes. */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { decodeText, encodeText, put, scanSnapshot } from "../../kv/kv.ts";
 import type { TabletStatus } from "../../proto/cluster_status.ts";
 import { coordinatorConversation } from "../../proto/control.ts";
@@ -83,6 +84,11 @@ async function fillTablet(cluster: TestCluster, prefix: string, bytes: number): 
   }
   await json(cluster, ["admin", "split", prefix]);
   await json(cluster, ["admin", "split", `${prefix}~`]);
+  await eventually(
+    async () => (await tabletAt(cluster, prefix)).endKey === `${prefix}~`,
+    "the status shows both boundaries",
+    { withinMs: OVER_WITHIN_MS },
+  );
 }
 
 /** So slow that there is time to do something in the middle of a move. */
@@ -183,6 +189,41 @@ Deno.test("a tablet is whole, and one group's, whoever is killed in the middle o
   for (const { row } of await scanSnapshot(kv, { prefix: "ba", keysOnly: true })) found.add(row);
   assert.equal(found.size, 8 * MIB / ROW_BYTES);
   await assertReplicasEqual(cluster);
+});
+
+Deno.test("lost records about tablets that moved are made anew from the nodes, even if all forgot them", async () => {
+  await using cluster = await startCluster();
+  const { kv } = cluster;
+  await fillTablet(cluster, "ba", 64 * 1024);
+  const tablet = await tabletAt(cluster, "ba"), from = tablet.groupId, to = from === 1 ? 2 : 1;
+  assert.equal((await endOf(cluster, await beginMove(cluster, tablet, to))).outcome, "committed");
+  await put(kv, "ba1", "c", encodeText("there"));
+  await cluster.kill("coordinator/0");
+  const backends = ["backend/0", "backend/1", "backend/2"];
+  for (const name of backends) await cluster.kill(name);
+  await Deno.remove(join(cluster.dir, "coordinator-0"), { recursive: true });
+  for (const name of ["coordinator/0", ...backends]) await cluster.restart(name);
+  for (const name of backends) await cluster.waitAnswering(name);
+  await eventually(
+    async () => {
+      const status = await statusOf(cluster).catch(() => null);
+      return status?.problems.some((text) => /newer moves of tablets/.test(text)) === true;
+    },
+    "the coordinator to say that its records are lost",
+    { withinMs: OVER_WITHIN_MS },
+  );
+  await json(cluster, ["admin", "recover-meta"]);
+  await eventually(
+    async () => (await tabletAt(cluster, "ba")).groupId === to,
+    "the status shows who has the tablet",
+    { withinMs: OVER_WITHIN_MS },
+  );
+  assert.equal(decodeText((await kv.get("ba1", "c", { deadlineMs: 60_000 }))!.value), "there");
+  await put(kv, "ba1", "c", encodeText("and back"), { deadlineMs: 60_000 });
+  const id = await beginMove(cluster, await tabletAt(cluster, "ba"), from);
+  assert(id > 1, "a move's number is not given twice");
+  assert.equal((await endOf(cluster, id)).outcome, "committed");
+  assert.equal(decodeText((await kv.get("ba1", "c"))!.value), "and back");
 });
 
 Deno.test("what cannot be moved is said to be so", async () => {

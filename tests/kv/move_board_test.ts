@@ -33,7 +33,8 @@ class Bench {
 
   #open(): MoveBoard {
     const vouchesFor = () => this.vouches;
-    return new MoveBoard({ map: this.durable, nowMs: this.nowMs, vouchesFor });
+    const groups = PLANS.map(({ id }) => groupId(id));
+    return new MoveBoard({ map: this.durable, nowMs: this.nowMs, groups, vouchesFor });
   }
 
   restart(): void {
@@ -131,6 +132,29 @@ Deno.test("a coordinator whose records may be too old decides nothing about move
   bench.feed(decide("commit"));
   assert.equal(bench.state, "copying");
   assert(bench.board.rolledBack);
+});
+
+Deno.test("records that are old are made anew when a person asks, from what all groups serve after that", () => {
+  const bench = new Bench();
+  const served = (gid: number, startKey: string, endKey: string | null): MoveBoardInput => {
+    const tablets = [{ id: 1, generation: 1, startKey, endKey }];
+    return { kind: "claims", gid: groupId(gid), tablets };
+  };
+  // While nothing is wrong nothing is changed, whoever asks.
+  bench.feed({ kind: "recover", known: [bench.durable] });
+  bench.feed(served(1, "", "c"));
+  bench.feed(served(2, "c", null));
+  assert.equal(bench.durable.version, 1);
+  bench.feed({ kind: "seen", version: 0, moveId: 4 });
+  bench.feed({ kind: "recover", known: [{ ...bench.durable, version: 7 }] });
+  bench.feed(served(1, "", "c"));
+  assert.equal(bench.board.recoveryWaitsFor, "group 2 is not served");
+  bench.feed(BEGIN);
+  assert.equal(bench.answers.at(-1)!.refusal, NOT_NOW);
+  bench.feed(served(2, "c", null));
+  assert.deepEqual([bench.durable.version, bench.durable.nextMoveId], [8, 5]);
+  assert.deepEqual(bench.durable.ranges.map(({ startKey }) => startKey), ["", "c"]);
+  assert.deepEqual([bench.board.rolledBack, bench.board.recoveryWaitsFor], [false, null]);
 });
 
 Deno.test("of two coordinators only one changes the map; the other learns what it is", () => {
