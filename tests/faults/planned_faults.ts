@@ -95,7 +95,11 @@ export const move: Nemesis = {
     return {
       what: `${name} moves from group ${from} to group ${to}`,
       victims: [],
-      gaps: { moved: "a tablet of 8 MB moves to another group" },
+      gaps: {
+        moved: "a tablet of 8 MB moves to another group",
+        // What the machine was like: nobody has to wait there.
+        other: "meanwhile, in tablets that stay",
+      },
       moved: plan.id,
       harmless: true,
       // Another fault may strike anywhere in it.
