@@ -1,6 +1,7 @@
 /** Tablets that move from one replica group to another in a cluster of real processes. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { KvError } from "../../kv/errors.ts";
 import { decodeText, encodeText, put, scanSnapshot } from "../../kv/kv.ts";
 import type { TabletStatus } from "../../proto/cluster_status.ts";
 import { coordinatorConversation } from "../../proto/control.ts";
@@ -122,12 +123,23 @@ async function primaryOfGroup(cluster: TestCluster, gid: number): Promise<string
   return `backend/${tablets.find(({ groupId }) => groupId === gid)!.primary}`;
 }
 
-function beginMove(cluster: TestCluster, tablet: TabletStatus, to: number): Promise<number> {
+/** Once the coordinator has listened to the nodes for long enough to decide about moves. */
+async function beginMove(cluster: TestCluster, tablet: TabletStatus, to: number): Promise<number> {
   const tabletId = Number(tablet.id.split(".")[1]);
   const wish = { from: groupId(tablet.groupId), tabletId, to: groupId(to) };
-  return withConnection(cluster, cluster.node("coordinator/0"), async (connection) => {
-    return (await connection.call(coordinatorConversation, "beginMove", wish)).body.id;
-  });
+  let id: number | null = null;
+  const begin = async () => {
+    try {
+      id = await withConnection(cluster, cluster.node("coordinator/0"), async (connection) => {
+        return (await connection.call(coordinatorConversation, "beginMove", wish)).body.id;
+      });
+    } catch (error) {
+      if (!(error instanceof KvError) || error.code !== "unavailable") throw error;
+    }
+    return id !== null;
+  };
+  await eventually(begin, "the coordinator lets a move begin", { withinMs: OVER_WITHIN_MS });
+  return id!;
 }
 
 /** How a move ended, once it has. */
