@@ -199,7 +199,7 @@ export class Accounts {
     if (isUsername(username)) {
       const found = await this.#read(username);
       if (found !== null) {
-        const key = await digestId(`${username} ${options.password}`);
+        const key = digestId(`${username} ${options.password}`);
         const remembered = this.#remembered.get(key);
         const nowMs = this.#env.monotonicMs();
         if (
@@ -214,7 +214,7 @@ export class Accounts {
     }
     const record = await this.#checkPassword(options);
     await this.#finish(record);
-    await this.#remember(record, options.password);
+    this.#remember(record, options.password);
     return this.#account(record);
   }
 
@@ -371,14 +371,14 @@ export class Accounts {
     });
   }
 
-  async #remember(record: AccountRecord, password: string): Promise<void> {
+  #remember(record: AccountRecord, password: string): void {
     if (this.#remembered.size >= REMEMBERED_MAX) {
       for (const key of this.#remembered.keys()) {
         this.#remembered.delete(key);
         break;
       }
     }
-    const key = await digestId(`${record.username} ${password}`);
+    const key = digestId(`${record.username} ${password}`);
     const untilMs = this.#env.monotonicMs() + REMEMBERED_MS;
     this.#remembered.set(key, { generation: record.generation, untilMs });
   }

@@ -36,7 +36,7 @@ export class AppPasswords {
     if ((await this.list(username)).length >= APP_PASSWORDS_MAX) {
       throw new AccountError("too_many", "Revoke an app password before you make another.");
     }
-    const password = makeAppPassword(this.env), id = await digestId(canonical(password));
+    const password = makeAppPassword(this.env), id = digestId(canonical(password));
     const record = { label: label.slice(0, 100), createdMs: this.env.wallMs(), lastUsedMs: null };
     await this.kv.apply({
       row: appPasswordRow(username),
@@ -70,7 +70,7 @@ export class AppPasswords {
   async verify(username: string, password: string): Promise<boolean> {
     const plain = canonical(password);
     if (plain.length !== 20) return false;
-    const row = appPasswordRow(username), column = await digestId(plain);
+    const row = appPasswordRow(username), column = digestId(plain);
     const cell = await this.kv.get(row, column);
     if (cell === null) return false;
     const record = AppPasswordRecord.parse(decodeJson(cell.value));

@@ -54,7 +54,7 @@ export class Sessions {
 
   /** Starts a session. The token is in no store and cannot be had again. */
   async start(options: NewSession): Promise<{ token: string; session: Session }> {
-    const token = makeToken(this.env), id = await digestId(token);
+    const token = makeToken(this.env), id = digestId(token);
     const nowMs = this.env.wallMs();
     const record: SessionRecord = {
       username: options.username,
@@ -78,7 +78,7 @@ export class Sessions {
    */
   async find(token: string): Promise<Session | null> {
     if (token.length < 20 || token.length > 100) return null;
-    const session = await this.#read(await digestId(token));
+    const session = await this.#read(digestId(token));
     return session === null || session.expiresMs <= this.env.wallMs() ? null : session;
   }
 
