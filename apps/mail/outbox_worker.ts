@@ -68,7 +68,8 @@ export interface OutboxWorkerOptions {
 /** SMTP may be slow; the claim is renewed meanwhile. */
 const OUTSIDE_CLAIM_MS = 20_000;
 export const SWEEP_INTERVAL_MS = 2_000;
-const ITEMS_AT_ONCE = 16;
+/** Enough that the writes of several share syncs; each holds a piece of a message at most. */
+const ITEMS_AT_ONCE = 32;
 const RECIPIENTS_AT_ONCE = 8;
 const WAITING_KICKS_MAX = 200;
 /** A claim that is about to run out is no good to begin with. */
