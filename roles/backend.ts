@@ -8,20 +8,13 @@
  * process begins the store anew (backend_start.ts). Damage to one group's data ends only that replica
  * (backend_groups.ts).
  */
-import type { CheckpointedStore } from "../kv/cell_store.ts";
-import { Ballast } from "../kv/disk/ballast.ts";
+import type { Ballast } from "../kv/disk/ballast.ts";
 import { BlobStore } from "../kv/disk/blob_store.ts";
-import { type Disk, DiskFailedError, RealDisk } from "../kv/disk/disk.ts";
-import {
-  type DataFolder,
-  markSuspect,
-  openDataFolder,
-  type StoreFolder,
-} from "../kv/disk/identity.ts";
-import { type CleanCells, NodeMemory } from "../kv/node_memory.ts";
+import { DiskFailedError } from "../kv/disk/disk.ts";
+import { markSuspect, openDataFolder } from "../kv/disk/identity.ts";
+import { NodeMemory } from "../kv/node_memory.ts";
 import { UndoBudget } from "../kv/snapshots.ts";
-import { CacheBudget, CheckpointWriter, SqliteCellStore } from "../kv/disk/sqlite_cell_store.ts";
-import { type QuarantineContent, quarantineContent } from "../kv/disk/quarantine.ts";
+import type { QuarantineContent } from "../kv/disk/quarantine.ts";
 import type { Wal } from "../kv/disk/wal.ts";
 import { KvClient } from "../kv/client.ts";
 import type { Env } from "../kv/env.ts";
@@ -40,6 +33,7 @@ import { transferConversation } from "../proto/transfer.ts";
 import type { Self } from "../kv/replica.ts";
 import { GroupShell } from "./backend_group.ts";
 import { BackendGroups } from "./backend_groups.ts";
+import { type BackendParts, realParts } from "./backend_parts.ts";
 import { BackendService } from "./backend_service.ts";
 import {
   type FoundStore,
@@ -50,10 +44,10 @@ import {
 import { BlobIntake } from "./blob_intake.ts";
 import { BlobSweeper } from "./blob_sweeper.ts";
 import { CopySafety } from "./copy_safety.ts";
-import { ClockWatch, systemUptimeMs } from "./clock_watch.ts";
+import { ClockWatch } from "./clock_watch.ts";
 import { askHashes, judge } from "./hash_vote.ts";
 import { RpcTransport } from "./kv_connection.ts";
-import { Metrics } from "./metrics.ts";
+import type { Metrics } from "./metrics.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
 import { MoveTarget } from "./move_target.ts";
@@ -64,7 +58,7 @@ import { type PeerLinks, Peers, secretText } from "./peers.ts";
 import { TabletMover } from "./tablet_mover.ts";
 import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
 import { Scrubber } from "./scrubber.ts";
-import { fetchBlobFrom, fetchSnapshot, SnapshotSource } from "./snapshot_transfer.ts";
+import { fetchBlobFrom, SnapshotSource } from "./snapshot_transfer.ts";
 
 const TICK_MS = 50;
 /** Nine backends that nobody uses should not keep a laptop warm. */
@@ -164,79 +158,6 @@ async function startBackend(
       await Promise.all([server.close(), ops.close()]);
       await backend.close();
       await folder.close();
-    },
-  };
-}
-
-/** What a backend stands on; the simulator (tests/sim/) hands in its own. */
-export interface BackendParts {
-  readonly disk: Disk;
-  /** Sizes of the log's segments; those of kv/disk/wal.ts when absent. */
-  readonly log?: { readonly segmentBytes: number; readonly keepBytes: number };
-  /** Cells in one piece of a tablet that moves; that of move_source.ts when absent. */
-  readonly moveCells?: number;
-  readonly metrics: Metrics;
-  readonly peers: PeerLinks;
-  /** Where damage is survived; absent: it ends the process. */
-  readonly folder?: StoreFolder;
-  readonly openStore: (gid: GroupId) => CheckpointedStore;
-  /** What the stores keep in memory and can read again. */
-  readonly cache?: CleanCells;
-  /** After the last of them was closed. */
-  readonly closeStores: () => Promise<void>;
-  readonly fetchSnapshot: (options: Parameters<typeof fetchSnapshot>[0]) => Promise<void>;
-  /** Null where nobody can tell. */
-  readonly uptimeMs?: () => number | null;
-  readonly keepDiverged: (gid: GroupId, lines: string) => Promise<void>;
-  /** Space to be given back when there is none left; absent: nothing is kept. */
-  readonly ballast?: () => Promise<Ballast>;
-  /** What outlives the process and is no promise; absent: nothing does. */
-  readonly notes?: BackendNotes;
-}
-
-export interface BackendNotes {
-  /** When everything was last read again, in wall time. */
-  readonly scrubbedMs: number | null;
-  noteScrubbed(wallMs: number): void;
-  readonly quarantine: () => Promise<QuarantineContent>;
-}
-
-function realNotes(dir: string): BackendNotes {
-  const path = `${dir}/scrubbed`;
-  let scrubbedMs: number | null = null;
-  try {
-    scrubbedMs = Number(Deno.readTextFileSync(path)) || null;
-  } catch {
-    // Never, or not known: then soon.
-  }
-  return {
-    scrubbedMs,
-    noteScrubbed: (wallMs) => void Deno.writeTextFile(path, String(wallMs)).catch(() => {}),
-    quarantine: () => quarantineContent(dir),
-  };
-}
-
-function realParts(context: RoleContext, folder: DataFolder): BackendParts {
-  const { dataDir } = context;
-  const writer = new CheckpointWriter();
-  let ballast: Promise<Ballast> | undefined;
-  const budget = new CacheBudget(context.config.store.memory_bytes);
-  return {
-    disk: new RealDisk(),
-    folder,
-    metrics: new Metrics(),
-    peers: new Peers(context),
-    cache: budget,
-    openStore: (gid) => SqliteCellStore.open({ dir: dataDir, gid, budget, writer }),
-    closeStores: () => writer.close(),
-    notes: realNotes(dataDir),
-    ballast: () => ballast ??= Ballast.open(dataDir),
-    fetchSnapshot,
-    uptimeMs: systemUptimeMs,
-    keepDiverged: async (gid, lines) => {
-      const dir = `${dataDir}/diverged`;
-      await Deno.mkdir(dir, { recursive: true });
-      await Deno.writeTextFile(`${dir}/${gid}.jsonl`, lines, { append: true });
     },
   };
 }

@@ -7,7 +7,7 @@ import { CorruptionError } from "../../kv/errors.ts";
 import { GroupState } from "../../kv/group_state.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
 import { groupId, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
-import type { BackendParts } from "../../roles/backend.ts";
+import type { BackendParts } from "../../roles/backend_parts.ts";
 import { openOrRenew, readStore, readStoreWithSpace } from "../../roles/backend_start.ts";
 import type { RoleContext } from "../../roles/role_context.ts";
 import { sampleConfig } from "../sample_cluster.ts";

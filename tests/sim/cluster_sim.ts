@@ -29,7 +29,8 @@ import { type GroupId, groupId, incarnation, lsn as toLsn, storeId } from "../..
 import type { GroupConfig, Member } from "../../proto/replication.ts";
 import type { RangeMap } from "../../proto/moves.ts";
 import { transferConversation } from "../../proto/transfer.ts";
-import { Backend, type BackendParts } from "../../roles/backend.ts";
+import { Backend } from "../../roles/backend.ts";
+import type { BackendParts } from "../../roles/backend_parts.ts";
 import { openOrRenew, untilExpendable } from "../../roles/backend_start.ts";
 import type { GroupShell } from "../../roles/backend_group.ts";
 import { CoordinatorShell } from "../../roles/coordinator.ts";
