@@ -6,13 +6,18 @@
  * mailboxes are counted. What is modelled rather than run: the store itself.
  */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import type { OutsideResult, OutsideTransport } from "../../../apps/mail/outbox_worker.ts";
 import { WARN_AFTER_MS } from "../../../apps/mail/outbox_worker.ts";
 import { CLAIM_MS, Outbox, POINTER_GRACE_MS } from "../../../apps/mail/outbox.ts";
+import { inRange } from "../../../kv/key_order.ts";
 import { scanSnapshot } from "../../../kv/kv.ts";
 import { MemoryKv } from "../../../kv/memory_kv.ts";
 import { BodyStore, CHUNK_BYTES } from "../../../apps/mail/body_store.ts";
-import { OUTBOX_SHARDS } from "../../../apps/mail/keys.ts";
+import { bodyRow, OUTBOX_SHARDS, outboxShardRow } from "../../../apps/mail/keys.ts";
+import { planGroups } from "../../../proto/cluster_config.ts";
+import { loadConfig } from "../../../roles/config_file.ts";
+import { REPOSITORY } from "../../cluster/harness.ts";
 import { folderEntries, makeWorld, MortalKv, TestEnv, textOf, type World } from "./mail_world.ts";
 
 /** Two inboxes; the calls are the acceptance, a read and a write for each inbox, and the end. */
@@ -359,3 +364,18 @@ Deno.test("a worker that read a pointer long ago does not delete what others hav
     assert.equal((await world.mail.read("bob", entry.id)).content.text.trim(), "to be kept");
   }
 });
+
+for (const file of ["cluster.toml", "cluster.small.toml", "cluster.hosts.toml"]) {
+  Deno.test(`with ${file} a body and its line in the index lie in one replica group`, async () => {
+    const { config } = await loadConfig({ path: join(REPOSITORY, file) });
+    const groups = planGroups(config);
+    const groupOf = (row: string) =>
+      groups.findIndex(({ startKey, endKey }) => inRange(row, startKey, endKey));
+    for (const letter of "abcdefghijklmnopqrstuvwxyz") {
+      for (const rest of ["2222", "zzzz"]) {
+        const row = bodyRow(letter + rest), index = outboxShardRow(letter + rest);
+        assert.equal(groupOf(index), groupOf(row), `${row} and ${index}`);
+      }
+    }
+  });
+}
