@@ -22,102 +22,39 @@
  * every committed entry on its disk.
  *
  * Start at {@link Coordinator.step}. Follows PacificA (Lin et al. 2008, §2) and Kafka's KIP-966.
- * Not here: where records are kept (disk/metadata.ts), how messages travel (roles/coordinator.ts).
+ * Not here: who wins an election (election.ts), what a proposal changes (config_change.ts), what nodes
+ * say (known_nodes.ts), where records are kept (disk/metadata.ts), how messages travel (roles/coordinator.ts).
  */
-import type { GroupReport, StoreReport } from "../proto/control.ts";
 import type { GroupPlan } from "../proto/cluster_config.ts";
+import type { StoreReport } from "../proto/control.ts";
 import {
   type Epoch,
   epoch as toEpoch,
   type GroupId,
   groupId,
-  type Incarnation,
   isCopyOf,
-  type Lsn,
-  lsn as toLsn,
   type NodeId,
   nodeId,
-  type StoreId,
 } from "../proto/ids.ts";
-import type { ConfigChange, GroupConfig, Member } from "../proto/replication.ts";
+import type { GroupConfig, Member } from "../proto/replication.ts";
+import { changedConfig, enough } from "./config_change.ts";
+import type {
+  CoordinatorEffect,
+  CoordinatorInput,
+  CoordinatorTiming,
+  Proposal,
+} from "./coordinator_types.ts";
+import { decide, electableIn, type Election, isDeaf } from "./election.ts";
 import { invariant } from "./invariant.ts";
+import { isSuspect, type KnownNode, KnownNodes, storeIn } from "./known_nodes.ts";
 import { mutated } from "./mutant.ts";
 
-export interface CoordinatorTiming {
-  /** A node that has not reported for this long is not counted on. */
-  readonly reportTimeoutMs: number;
-  /** How long members may take to answer before an election. */
-  readonly pollMs: number;
-  /** How long an election waits for more members when too few answered to write. */
-  readonly coldStartWaitMs: number;
-  /** How long a group must have been quiet before its primary is moved to where it is wished. */
-  readonly rebalanceAfterMs: number;
-}
-
-export const DEFAULT_TIMING: Omit<CoordinatorTiming, "coldStartWaitMs"> = {
-  reportTimeoutMs: 2_500,
-  pollMs: 300,
-  rebalanceAfterMs: 8_000,
-};
-
-export type CoordinatorInput =
-  | { kind: "tick" }
-  /** A backend says who it is and where its replicas stand, unasked or when polled. */
-  | { kind: "report"; node: NodeId; spawnId: string | null; report: StoreReport }
-  | { kind: "exited"; spawnId: string }
-  | { kind: "suspect"; gid: GroupId; node: NodeId; epoch: Epoch }
-  | { kind: "propose"; requestId: number; proposal: Proposal }
-  /** A person accepts the loss of what `node` lacks (T6). */
-  | { kind: "force"; requestId: number; gid: GroupId; node: NodeId }
-  /** All nodes told what they adopted last; `configs` are the newest. */
-  | { kind: "recover"; configs: readonly GroupConfig[] }
-  /** The answer to `swap`: done, or the record is at another epoch, which is then given. */
-  | { kind: "swapped"; gid: GroupId; done: boolean; config: GroupConfig | null };
-
-export interface Proposal {
-  readonly gid: GroupId;
-  readonly node: NodeId;
-  readonly store: StoreId;
-  readonly inc: Incarnation;
-  readonly epoch: Epoch;
-  readonly changeId: string;
-  readonly change: ConfigChange;
-}
-
-export type CoordinatorEffect =
-  /** Replace the durable record if it is still at `expected` (0: if there is none). */
-  | { kind: "swap"; gid: GroupId; expected: Epoch; config: GroupConfig }
-  | { kind: "answer"; requestId: number; result: "done" | "refused"; config: GroupConfig | null }
-  | { kind: "sendConfig"; to: NodeId; config: GroupConfig; learners: readonly Member[] }
-  | { kind: "poll"; node: NodeId }
-  | { kind: "memberDown"; to: NodeId; gid: GroupId; node: NodeId; inc: Incarnation }
-  | { kind: "handOver"; to: NodeId; gid: GroupId; successor: NodeId }
-  /** The map changed. */
-  | { kind: "routesChanged" }
-  | { kind: "log"; event: string; gid: GroupId; epoch: Epoch; reason: string };
-
-interface KnownNode {
-  store: StoreId;
-  inc: Incarnation;
-  spawnId: string | null;
-  reportedMs: number;
-  /** This incarnation is known to have ended. */
-  down: boolean;
-  report: StoreReport;
-}
-
-interface Election {
-  readonly sinceMs: number;
-  readonly answered: Set<NodeId>;
-  readonly reason: string;
-  /** Whether the reign that ends is certainly over. */
-  priorReignDead: boolean;
-  /** Suspected by silence alone: a member that still hears the primary has a veto. */
-  readonly bySilence: boolean;
-  /** It hears nobody, though it may be heard: nobody's veto counts. */
-  readonly deaf: boolean;
-  polledMs: number;
-}
+export type {
+  CoordinatorEffect,
+  CoordinatorInput,
+  CoordinatorTiming,
+} from "./coordinator_types.ts";
+export { DEFAULT_TIMING } from "./coordinator_types.ts";
 
 interface Group {
   readonly plan: GroupPlan;
@@ -142,8 +79,6 @@ interface Group {
 const POLL_AGAIN_MS = 500;
 /** Several reports' time, and that of connecting again. */
 const LISTEN_MS = 2_000;
-/** Who reported within this time is there; nodes report twice a second. */
-const ALIVE_MS = 1_200;
 /** The one reason for which an epoch may rise by more than one (B1). */
 const RECOVERED = "recovered from the nodes";
 const LEARNERS_EVERY_MS = 3_000;
@@ -151,8 +86,7 @@ const HAND_OVER_EVERY_MS = 2_000;
 
 export class Coordinator {
   readonly #groups = new Map<GroupId, Group>();
-  readonly #nodes = new Map<NodeId, KnownNode>();
-  readonly #exited = new Set<string>();
+  readonly #nodes = new KnownNodes();
   readonly #timing: CoordinatorTiming;
   readonly #minInSync: number;
   readonly #startedMs: number;
@@ -251,21 +185,8 @@ export class Coordinator {
   // --------------------------------------------------------------------- what nodes tell us
 
   #onReport(node: NodeId, spawnId: string | null, report: StoreReport): void {
-    const before = this.#nodes.get(node);
-    // A late message of an earlier life of the same store says nothing about today.
-    if (before !== undefined && before.store === report.store && report.inc < before.inc) return;
-    const { store, inc } = report;
-    const samelife = before?.store === store && before.inc === inc;
-    const known: KnownNode = {
-      store,
-      inc,
-      spawnId: spawnId ?? (samelife ? before.spawnId : null),
-      reportedMs: this.#nowMs,
-      down: samelife && before.down,
-      report,
-    };
-    if (known.spawnId !== null && this.#exited.has(known.spawnId)) known.down = true;
-    this.#nodes.set(node, known);
+    const known = this.#nodes.onReport(node, { spawnId, report, nowMs: this.#nowMs });
+    if (known === null) return;
     for (const [gid, group] of this.#groups) {
       if (!group.plan.members.includes(node) && !this.#isElectable(group, node)) continue;
       this.#onGroupReport(gid, group, node, known);
@@ -326,11 +247,7 @@ export class Coordinator {
   }
 
   #onExited(spawnId: string): void {
-    this.#exited.add(spawnId);
-    if (this.#exited.size > 10_000) this.#exited.delete(this.#exited.values().next().value!);
-    for (const [node, known] of this.#nodes) {
-      if (known.spawnId !== spawnId || known.down) continue;
-      known.down = true;
+    for (const [node, known] of this.#nodes.onExited(spawnId)) {
       for (const [gid, group] of this.#groups) {
         const { config } = group;
         if (config === null || !this.#isElectable(group, node)) continue;
@@ -391,68 +308,16 @@ export class Coordinator {
     }
   }
 
-  /** Elects as soon as nobody who matters is still to be heard; called whenever that may change. */
   #maybeDecide(gid: GroupId, group: Group): void {
-    const { election, config } = group;
+    const { election, config, plan, suspects } = group;
     if (election === null || config === null || group.swapping !== null) return;
     if (this.#isListening(group)) return;
-    const waitedMs = this.#nowMs - election.sinceMs;
-    const oldPrimary = config.primary.node;
-    const mayBeVetoed = election.bySilence && !election.deaf && !election.priorReignDead;
-    if (mayBeVetoed && this.#vetoed(gid, group)) {
-      group.election = null;
-      return;
+    const nodes = this.#nodes, timing = this.#timing, nowMs = this.#nowMs;
+    const verdict = decide({ gid, plan, config, election, suspects, nodes, timing, nowMs });
+    if (verdict.kind === "vetoed") group.election = null;
+    else if (verdict.kind === "elected") {
+      this.#install(gid, group, verdict.primary, verdict.inSync);
     }
-    const mayServe = (member: Member) => {
-      if (!this.#mayCount(gid, member) || !election.answered.has(member.node)) return false;
-      if (this.#forgot(gid, group, member.node)) return false;
-      // Its members do not hear it, so it could not lead even if we hear it well.
-      return !(election.bySilence && !election.priorReignDead && member.node === oldPrimary);
-    };
-    const inSync = mutated("non-member-elected")
-      ? this.#knownMembers(group).filter(mayServe)
-      : config.inSync.filter(mayServe);
-    const outstanding = config.inSync.filter((member) =>
-      this.#mayCount(gid, member) && !election.answered.has(member.node)
-    );
-    const enough = inSync.length >= config.minInSync;
-    if (outstanding.length > 0 && waitedMs < this.#timing.pollMs) return;
-    const eligible = config.eligible.filter(mayServe);
-    if (inSync.length > 0) {
-      // Waiting for the longer log is a kindness: fewer requests end with an unknown outcome.
-      const allHeard = outstanding.length === 0 && this.#restIsHeard(group, election, inSync);
-      if (!enough && !allHeard && waitedMs < this.#timing.coldStartWaitMs) return;
-      return this.#installBest(gid, group, this.#agreeing(gid, inSync, eligible));
-    }
-    if (waitedMs < this.#timing.coldStartWaitMs) return;
-    this.#installBest(gid, group, this.#agreeing(gid, eligible, []));
-  }
-
-  #installBest(gid: GroupId, group: Group, candidates: readonly Member[]): void {
-    if (candidates.length === 0) return;
-    this.#install(gid, group, this.#best(gid, group, candidates), candidates);
-  }
-
-  /**
-   * Who may lead, of those who answered. A member whose disk may have lied, and lost the end of its
-   * log, does not count alone: somebody else has to be there as well, in sync or eligible, and the
-   * longest log of all of them is taken. One that did not lose anything has everything. Who is known
-   * to have lost something bears witness too: it would just not have been the longest.
-   */
-  #agreeing(
-    gid: GroupId,
-    members: readonly Member[],
-    others: readonly Member[],
-  ): readonly Member[] {
-    const group = this.#groups.get(gid)!;
-    const isDoubted = ({ node }: Member) =>
-      groupReport(this.#nodes.get(node)!, gid)?.doubted === true;
-    if (!members.some(isDoubted) || mutated("doubt-ignored")) return members;
-    const all = [...members, ...others];
-    const present = this.#electable(group).filter((member) =>
-      this.#mayCount(gid, member) && group.election!.answered.has(member.node)
-    );
-    return present.length >= 2 || !all.every(isDoubted) ? all : [];
   }
 
   /**
@@ -461,93 +326,9 @@ export class Coordinator {
    */
   #isListening(group: Group): boolean {
     if (this.#nowMs - this.#startedMs >= LISTEN_MS) return false;
-    const isUnheard = (node: NodeId) => !this.#nodes.has(node);
+    const isUnheard = (node: NodeId) => this.#nodes.get(node) === undefined;
     return group.plan.members.some((id) => isUnheard(nodeId(id))) ||
       this.#electable(group).some((member) => isUnheard(member.node));
-  }
-
-  /** Whether a node that is not known to be gone has this very copy, and finds it sound. */
-  #mayCount(gid: GroupId, member: Member): boolean {
-    const known = this.#nodes.get(member.node);
-    return known !== undefined && !known.down && storeIn(known, gid) === member.store &&
-      !isSuspect(known, gid);
-  }
-
-  /**
-   * B7: every member that could be elected has all that was ever committed. One whose log ends before
-   * what somebody knows to be committed has lost it, or its report is overtaken by others'; either way
-   * it is not elected by this report.
-   */
-  #forgot(gid: GroupId, group: Group, node: NodeId): boolean {
-    const since = group.config!.forcedEpoch ?? 0;
-    let committed: Lsn = toLsn(0);
-    for (const known of this.#nodes.values()) {
-      const report = groupReport(known, gid);
-      // What a forced election gave up is no longer committed, whoever remembers it.
-      if (report === undefined || report.epoch < since) continue;
-      if (report.commitLsn > committed) committed = report.commitLsn;
-    }
-    return (groupReport(this.#nodes.get(node)!, gid)?.lastLsn ?? 0) < committed;
-  }
-
-  /** Whether all members in sync but `present` have ended or been heard, rather than are just silent. */
-  #restIsHeard(group: Group, election: Election, present: readonly Member[]): boolean {
-    return group.config!.inSync.every((member) =>
-      present.includes(member) || election.answered.has(member.node) ||
-      this.#nodes.get(member.node)?.down === true
-    );
-  }
-
-  /**
-   * A primary that wants its last companion out although we hear it, and enough others, is the one
-   * that does not hear: a link that fails in one direction. With the companion out nothing could be
-   * written until the link heals; under another primary it can.
-   */
-  #isDeaf(gid: GroupId, { plan, config }: Group, leaving: Member): boolean {
-    const { inSync, minInSync, primary } = config!;
-    if (inSync.length - 1 >= minInSync || leaving.node === primary.node) return false;
-    if (!inSync.some(({ node, store }) => node === leaving.node && store === leaving.store)) {
-      return false;
-    }
-    const isAlive = (node: NodeId) => {
-      const known = this.#nodes.get(node);
-      return known !== undefined && !known.down && this.#nowMs - known.reportedMs < ALIVE_MS;
-    };
-    const others = plan.members.map(nodeId).filter((node) => node !== primary.node);
-    return isAlive(leaving.node) && this.#mayCount(gid, leaving) &&
-      others.filter(isAlive).length >= minInSync;
-  }
-
-  #vetoed(gid: GroupId, group: Group): boolean {
-    const { election, config } = group;
-    return config!.inSync.some((member) => {
-      if (member.node === config!.primary.node || !election!.answered.has(member.node)) {
-        return false;
-      }
-      if (group.suspects.has(member.node)) return false;
-      const known = this.#nodes.get(member.node);
-      const report = known === undefined ? undefined : groupReport(known, gid);
-      return report !== undefined && report.epoch === config!.epoch &&
-        report.silentMs < this.#timing.reportTimeoutMs / 2;
-    });
-  }
-
-  /** The longest log; among equals the wished primary, then the lowest number. */
-  #best(gid: GroupId, group: Group, candidates: readonly Member[]): Member {
-    const rank = (member: Member) => {
-      const known = this.#nodes.get(member.node)!;
-      const report = groupReport(known, gid);
-      return {
-        epoch: report?.lastEpoch ?? 0,
-        lsn: report?.lastLsn ?? 0,
-        draining: known.report.draining || known.report.diskFull === true ? 1 : 0,
-        wish: group.plan.members.indexOf(member.node),
-      };
-    };
-    return candidates.toSorted((a, b) => {
-      const x = rank(a), y = rank(b);
-      return x.draining - y.draining || y.epoch - x.epoch || y.lsn - x.lsn || x.wish - y.wish;
-    })[0]!;
   }
 
   /** T4 and T5: a new primary, with those who answered. */
@@ -564,7 +345,7 @@ export class Coordinator {
       reign: toEpoch(config.epoch + 1),
       primary: { ...primary, inc: this.#nodes.get(primary.node)!.inc },
       inSync: [...inSync],
-      eligible: this.#enough(inSync, config) ? [] : left,
+      eligible: enough(inSync, config) ? [] : left,
       deadReign: election.priorReignDead || mutated("silence-is-death") ? config.reign : null,
       changeId: this.#makeId(),
       reason: `backend/${primary.node} elected: backend/${config.primary.node}, ${election.reason}`,
@@ -592,14 +373,15 @@ export class Coordinator {
     // It asks again.
     if (this.#isListening(group)) return refuse();
     const { gid, change } = proposal;
-    if (change.kind === "remove" && this.#isDeaf(gid, group, change.member)) {
+    const view = { gid, plan: group.plan, config, nodes: this.#nodes, nowMs: this.#nowMs };
+    if (change.kind === "remove" && isDeaf(view, change.member)) {
       refuse();
       return this.#elect(gid, group, { reason: "it is deaf", bySilence: true, deaf: true });
     }
-    const next = this.#changed(config, proposal);
+    const next = changedConfig(config, change, this.#nodes);
     if (next !== null) {
       this.#swap(proposal.gid, group, requestId, { ...next, changeId: proposal.changeId });
-    } else if (proposal.change.kind === "remove") {
+    } else if (change.kind === "remove") {
       refuse();
     } else {
       this.#refuseForGood(requestId, group, proposal);
@@ -660,47 +442,6 @@ export class Coordinator {
     group.rolledBack = false;
     group.swapping = { requestId: null, config, refuses: false };
     this.#effects.push({ kind: "swap", gid: newest.gid, expected: from, config });
-  }
-
-  /** T1 to T3, and T4 when the primary itself asks for it; null when the guard does not hold. */
-  #changed(config: GroupConfig, proposal: Proposal): GroupConfig | null {
-    const { change } = proposal;
-    const same = (a: Member, b: Member) => a.node === b.node && a.store === b.store;
-    switch (change.kind) {
-      case "remove": {
-        const { member } = change;
-        const inSync = config.inSync.filter((item) => !same(item, member));
-        if (inSync.length === config.inSync.length || member.node === config.primary.node) {
-          return null;
-        }
-        // Below the minimum nothing can be committed, so who leaves now stays complete.
-        const eligible = this.#enough(inSync, config) ? [] : [...config.eligible, member];
-        const reason = `backend/${member.node} left`;
-        return { ...config, inSync, eligible, reason };
-      }
-      case "add": {
-        const { member } = change;
-        if (config.inSync.some((item) => item.node === member.node)) return null;
-        if (!this.#mayCount(config.gid, member)) return null;
-        const inSync = [...config.inSync, member];
-        const eligible = this.#enough(inSync, config)
-          ? []
-          : config.eligible.filter((item) => !same(item, member));
-        return { ...config, inSync, eligible, reason: `backend/${member.node} caught up` };
-      }
-      case "relinquish": {
-        const { to } = change;
-        if (!config.inSync.some((item) => same(item, to))) return null;
-        if (!this.#mayCount(config.gid, to) || to.node === config.primary.node) return null;
-        return {
-          ...config,
-          reign: toEpoch(config.epoch + 1),
-          primary: { ...to, inc: this.#nodes.get(to.node)!.inc },
-          deadReign: config.reign,
-          reason: `backend/${config.primary.node} handed over to backend/${to.node}`,
-        };
-      }
-    }
   }
 
   /**
@@ -820,7 +561,7 @@ export class Coordinator {
     if (this.#nowMs - group.relievedMs < HAND_OVER_EVERY_MS || group.swapping !== null) return;
     const successor = inSync.find((member) => {
       const known = this.#nodes.get(member.node);
-      return member.node !== primary.node && this.#mayCount(gid, member) &&
+      return member.node !== primary.node && this.#nodes.mayCount(gid, member) &&
         known!.report.diskFull !== true && !known!.report.draining;
     });
     if (successor === undefined) return;
@@ -883,33 +624,11 @@ export class Coordinator {
     this.#effects.push({ kind: "sendConfig", to, config, learners });
   }
 
-  /** Whether these can commit, after which whoever is not among them is no longer complete. */
-  #enough(inSync: readonly Member[], config: GroupConfig): boolean {
-    return inSync.length >= config.minInSync && !mutated("eligible-not-cleared");
-  }
-
-  #knownMembers(group: Group): Member[] {
-    return group.plan.members.flatMap((id) => {
-      const node = nodeId(id), known = this.#nodes.get(node);
-      return known === undefined ? [] : [{ node, store: storeIn(known, group.config!.gid) }];
-    });
-  }
-
   #electable(group: Group): Member[] {
-    return group.config === null ? [] : [...group.config.inSync, ...group.config.eligible];
+    return electableIn(group.config);
   }
 
   #isElectable(group: Group, node: NodeId): boolean {
     return this.#electable(group).some((member) => member.node === node);
   }
 }
-
-const groupReport = (known: KnownNode, gid: GroupId): GroupReport | undefined =>
-  known.report.groups.find((item) => item.gid === gid);
-
-/** What the node's replica of this group goes by. */
-const storeIn = (known: KnownNode, gid: GroupId): StoreId =>
-  groupReport(known, gid)?.store ?? known.store;
-
-const isSuspect = (known: KnownNode, gid: GroupId): boolean =>
-  groupReport(known, gid)?.suspect === true;
