@@ -2,11 +2,11 @@
  * One replica of one group as part of a process: a loop around `Replica` (kv/replica.ts), its log,
  * its checkpoints and its messages. There is no `if` about replication here.
  *
- * Inputs go through `feed()`; effects are carried out in order. Writes of the group go to the
+ * Inputs go through `feed()`; effects are carried out in order: messages by group_sender.ts, questions to
+ * the coordinator by group_petitions.ts. Writes of the group go to the
  * node's log one batch after the other, so that a batch that had to wait (for the file of a large
  * value, or for space on the disk) is never overtaken.
  */
-import { z } from "zod";
 import type { BlobStore } from "../kv/disk/blob_store.ts";
 import { explainSqlite } from "../kv/disk/checkpoint_file.ts";
 import { DiskFailedError, isDiskFull } from "../kv/disk/disk.ts";
@@ -15,7 +15,7 @@ import type { CheckpointedStore } from "../kv/cell_store.ts";
 import { blobsOf, decodeCommand, type LogRequest, rowOpsOf } from "../kv/command.ts";
 import { type Env, freshId } from "../kv/env.ts";
 import { CorruptionError, KvError } from "../kv/errors.ts";
-import { GroupState, SavedGroupState } from "../kv/group_state.ts";
+import { GroupState } from "../kv/group_state.ts";
 import { mutated } from "../kv/mutant.ts";
 import { type Effect, type Input, type LogRecord, Replica, type Self } from "../kv/replica.ts";
 import type { GroupMemory, NodeMemory } from "../kv/node_memory.ts";
@@ -28,20 +28,25 @@ import type { TabletChange } from "../kv/tablet_policy.ts";
 import type { MoveOutcome, MoveStep } from "../kv/tablet_move.ts";
 import type { KeyRange, Tablet } from "../kv/tablets.ts";
 import type { RequestStamp } from "../proto/command.ts";
-import { coordinatorConversation, type GroupReport } from "../proto/control.ts";
-import { type Epoch, GroupId, type Lsn, lsn as toLsn, type NodeId, StoreId } from "../proto/ids.ts";
-import type { MoveProgress } from "../proto/moves.ts";
+import type { GroupReport } from "../proto/control.ts";
 import {
-  type Append,
-  EpochHistory,
-  type GroupConfig,
-  replicaConversation,
-  type ReplicaMessage,
-} from "../proto/replication.ts";
+  type Epoch,
+  GroupId,
+  type Lsn,
+  lsn as toLsn,
+  type NodeId,
+  type StoreId,
+} from "../proto/ids.ts";
+import type { MoveProgress } from "../proto/moves.ts";
+import type { GroupConfig, ReplicaMessage } from "../proto/replication.ts";
 import type { ReadBound } from "../proto/kv_wire.ts";
-import type { BlobIntake, LentValue } from "./blob_intake.ts";
+import type { BlobIntake } from "./blob_intake.ts";
 import type { RecoveredGroup } from "./backend_recovery.ts";
 import { refusal } from "./backend_refusal.ts";
+import { savedMeta, savedState } from "./checkpoint_meta.ts";
+import { FreedFiles } from "./freed_files.ts";
+import { GroupPetitions } from "./group_petitions.ts";
+import { GroupSender } from "./group_sender.ts";
 import { payloadPool } from "./net/payload_pool.ts";
 import type { PeerLinks } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
@@ -91,11 +96,8 @@ interface PendingWrite {
 }
 
 const RETRY_MS = 500;
-const RECORD_TIMEOUT_MS = 900;
 /** Who was heard this lately is taken to be there. */
 const COMPANY_MS = 3_000;
-/** Readers of a large value may still be at it when its cell is overwritten. */
-const BLOB_GRACE_MS = 60_000;
 /** Of the node's log: beyond it, nothing is kept for replicas that are being filled. */
 const LOG_KEPT_BYTES_MAX = 256 * 1024 * 1024;
 const DIVERGED_BYTES_MAX = 16 * 1024 * 1024;
@@ -127,15 +129,15 @@ export class GroupShell {
   moveProgress: MoveProgress | null = null;
   readonly #reads = new Map<number, { run: () => void; reject: (error: unknown) => void }>();
   #lastId = 0;
-  /** Appends with large values are read from disk first; what follows must not overtake them. */
-  readonly #sending = new Map<NodeId, Promise<void>>();
+  readonly #sender: GroupSender;
+  readonly #petitions: GroupPetitions;
   #checkpointing: Promise<void> | null = null;
   #checkpointedMs: number;
   #logBytesSinceCheckpoint = 0;
   /** Of the cells that a checkpoint under way writes. */
   #flushingBytes = 0;
   #auditedMs: number;
-  #freed: { blob: string; lsn: Lsn; atMs: number }[] = [];
+  readonly #freed: FreedFiles;
   #divergedBytes = 0;
   #diskFull = false;
   /** Checkpoints that are being fetched from here, and until when the log behind each is kept. */
@@ -158,6 +160,10 @@ export class GroupShell {
     this.#store = store;
     this.#checkpointedMs = this.#env.monotonicMs();
     this.#auditedMs = this.#checkpointedMs;
+    const { peers, intake, blobs } = options, env = this.#env;
+    this.#freed = new FreedFiles(env, blobs);
+    this.#sender = new GroupSender({ env, gid, peers, intake });
+    this.#petitions = new GroupPetitions({ gid, self, peers, feed: (input) => this.feed(input) });
     const { heartbeat_ms, lease_ms, grace_ms, ack_timeout_ms, read_mode } = context.config.store;
     this.#replica = new Replica({
       gid,
@@ -407,9 +413,7 @@ export class GroupShell {
     if (input.kind === "request" || isQuiet && input.kind === "tick") return;
     this.#settleMemory();
     const freed = this.#replica.state.takeFreedBlobs();
-    if (freed.length === 0) return;
-    const lsn = this.#replica.state.appliedLsn, atMs = this.#env.monotonicMs();
-    for (const blob of freed) this.#freed.push({ blob, lsn, atMs });
+    if (freed.length > 0) this.#freed.add(freed, this.#replica.state.appliedLsn);
   }
 
   // -------------------------------------------------------------------------------- memory
@@ -495,7 +499,7 @@ export class GroupShell {
         if (!this.#writing) void this.#writeAll();
         return;
       case "send":
-        this.#send(effect.to, effect.message, effect.entries);
+        this.#sender.send(effect.to, effect.message, effect.entries);
         return;
       case "reply":
         this.#requests.get(effect.requestId)?.resolve(effect.outcome);
@@ -530,13 +534,13 @@ export class GroupShell {
         return;
       }
       case "propose":
-        return this.#propose(effect);
+        return this.#petitions.propose(effect);
       case "suspect":
-        return this.#suspect(effect);
+        return this.#petitions.suspect(effect);
       case "checkRecord":
-        return this.#checkRecord(effect.checkId);
+        return this.#petitions.checkRecord(effect.checkId);
       case "askConfig":
-        return this.#askConfig();
+        return this.#petitions.askConfig();
       case "readLog":
         return this.#readLog(effect.node, effect.fromLsn);
       case "fetchSnapshot":
@@ -685,123 +689,6 @@ export class GroupShell {
     this.feed({ kind: "message", message, entries });
   }
 
-  #send(to: NodeId, message: ReplicaMessage, entries: readonly LogEntry[]): void {
-    if (message.kind !== "append") {
-      this.#options.peers.of("backend", to)
-        .send(replicaConversation, "replica", message);
-      return;
-    }
-    const large = entries.some((entry) => blobsOf(entry.command).length > 0);
-    const before = this.#sending.get(to);
-    if (!large && before === undefined) return this.#sendAppend(to, message, entries, []);
-    const sending: Promise<void> = (before ?? Promise.resolve())
-      .then(() => this.#sendWithBlobs(to, message, entries))
-      .catch((error) => this.#log("warning", "could not send entries", { message: String(error) }))
-      .then(() => {
-        if (this.#sending.get(to) === sending) this.#sending.delete(to);
-      });
-    this.#sending.set(to, sending);
-  }
-
-  async #sendWithBlobs(
-    to: NodeId,
-    message: Append,
-    entries: readonly LogEntry[],
-  ): Promise<void> {
-    const values: Map<string, LentValue | null>[] = [];
-    for (const entry of entries) {
-      const found = new Map<string, LentValue | null>();
-      for (const { blob } of blobsOf(entry.command)) {
-        found.set(blob, await this.#readForPeer(blob));
-      }
-      values.push(found);
-    }
-    this.#sendAppend(to, message, entries, values);
-  }
-
-  /** Null when the file is gone, or beyond help here: then the peer will ask others for it. */
-  async #readForPeer(blob: string): Promise<LentValue | null> {
-    const { intake } = this.#options;
-    try {
-      return await intake.lend(blob);
-    } catch (error) {
-      if (!(error instanceof CorruptionError)) throw error;
-      return await intake.lendWhole(this.gid, blob).catch(() => null);
-    }
-  }
-
-  #sendAppend(
-    to: NodeId,
-    message: Append,
-    entries: readonly LogEntry[],
-    values: readonly Map<string, LentValue | null>[],
-  ): void {
-    const payload: Uint8Array[] = [], lent: LentValue[] = [];
-    const heads: Append["entries"] = entries.map((entry, index) => {
-      payload.push(entry.payload);
-      const head = message.entries[index]!;
-      const found = values[index];
-      if (found === undefined || found.size === 0) return head;
-      const blobs = Array.from(found, ([blob, value]) => {
-        // Overwritten since, and its file removed: a later entry says so.
-        if (value === null) return { blob, size: 0, gone: true };
-        lent.push(value);
-        payload.push(value.bytes);
-        return { blob, size: value.bytes.length };
-      });
-      return { ...head, blobs };
-    });
-    this.#options.peers.of("backend", to, "bulk")
-      .send(replicaConversation, "replica", { ...message, entries: heads }, payload, () => {
-        for (const { letGo } of lent) letGo();
-      });
-  }
-
-  #propose(effect: Effect & { kind: "propose" }): void {
-    const { self, peers } = this.#options;
-    const { epoch, changeId, change } = effect;
-    const body = { gid: this.gid, ...self, epoch, changeId, change };
-    peers.coordinator.call(coordinatorConversation, "propose", body, undefined, {
-      timeoutMs: 2_000,
-    })
-      .then(
-        ({ body: { result, config } }) => this.feed({ kind: "proposed", changeId, result, config }),
-        // Unknown, so the replica keeps to the stricter of both worlds and asks again.
-        () => {
-          if (!mutated("unknown-change-is-refused")) return;
-          this.feed({ kind: "proposed", changeId, result: "refused", config: null });
-        },
-      );
-  }
-
-  #suspect(effect: Effect & { kind: "suspect" }): void {
-    const { self, peers } = this.#options;
-    const { epoch, silentMs } = effect;
-    const body = { gid: this.gid, node: self.node, epoch, silentMs };
-    peers.coordinator.call(coordinatorConversation, "suspect", body).catch(() => {});
-  }
-
-  /** The coordinator reads its durable record for each such question, so the answer is not a memory. */
-  #checkRecord(checkId: number): void {
-    const answer = (config: GroupConfig | null) =>
-      this.feed({ kind: "recordChecked", checkId, config });
-    this.#options.peers.coordinator
-      .call(coordinatorConversation, "configOf", { gid: this.gid }, undefined, {
-        timeoutMs: RECORD_TIMEOUT_MS,
-      })
-      .then(({ body: { config } }) => answer(config), () => answer(null));
-  }
-
-  #askConfig(): void {
-    this.#options.peers.coordinator
-      .call(coordinatorConversation, "configOf", { gid: this.gid }).then(
-        ({ body: { config } }) => {
-          if (config !== null) this.feed({ kind: "config", config, learners: null });
-        },
-        () => {},
-      );
-  }
-
   /** Entries that lost against the primary's are kept for audit, up to a limit. */
   #keepDiverged(entries: readonly LogEntry[], reason: string): void {
     if (entries.some(({ command }) => blobsOf(command).length > 0)) this.#options.onFilesLeft();
@@ -848,7 +735,7 @@ export class GroupShell {
     const due = this.#store.dirtyBytes > checkpoint_dirty_bytes ||
       this.#logBytesSinceCheckpoint > logBytesMax || ageMs > checkpoint_interval_ms;
     if (behind && due) void this.checkpoint();
-    else if (!behind) this.#removeFreedBlobs();
+    else if (!behind) this.#freed.remove(this.#store.checkpointLsn);
   }
 
   /** Now and then compares a sample of the tablets' counts with the cells that they count. */
@@ -892,7 +779,7 @@ export class GroupShell {
       this.#settleMemory();
       await writing.finally(() => this.#flushingBytes = 0);
       if (store === this.#store) this.#options.wal.release(this.gid, this.#releasable(lsn));
-      this.#removeFreedBlobs();
+      this.#freed.remove(this.#store.checkpointLsn);
     } catch (error) {
       this.#log("error", "checkpoint failed", { lsn, message: String(error) });
       if (isDiskFull(error)) return this.#options.onDiskFull();
@@ -927,9 +814,7 @@ export class GroupShell {
 
   /** Whether a cell or entry mentions the file of a value, or did so shortly before. */
   needsFile(blob: string): boolean {
-    if (this.store.mentionsBlob(blob) || this.#freed.some((item) => item.blob === blob)) {
-      return true;
-    }
+    if (this.store.mentionsBlob(blob) || this.#freed.has(blob)) return true;
     const { appliedLsn, lastLsn } = this.#replica.progress;
     for (let at = appliedLsn + 1; at <= lastLsn; at++) {
       const entry = this.#replica.entryAt(toLsn(at));
@@ -938,21 +823,6 @@ export class GroupShell {
       }
     }
     return false;
-  }
-
-  /** A file goes once no checkpoint or replay can mention it and no reader can be at it. */
-  #removeFreedBlobs(): void {
-    const beforeMs = this.#env.monotonicMs() - BLOB_GRACE_MS;
-    const done = this.#freed.filter((item) =>
-      item.lsn <= this.#store.checkpointLsn && item.atMs < beforeMs
-    );
-    if (done.length === 0) return;
-    this.#freed = this.#freed.filter((item) => !done.includes(item));
-    for (const { blob } of done) {
-      this.#options.blobs.remove(blob).catch((error) =>
-        this.#log("warning", "a file could not be removed", { blob, message: String(error) })
-      );
-    }
   }
 
   /** Makes sure that a checkpoint has what is applied now, if the disk lets it. */
@@ -993,7 +863,7 @@ export class GroupShell {
       await this.#whenSpace(() => this.#options.wal.append([reset]));
       this.#store = store;
       closed = false;
-      this.#freed = [];
+      this.#freed.forget();
       this.#options.onFilesLeft();
       this.#replica.state.snapshots.closeAll();
       const state = this.#loadState(store);
@@ -1065,28 +935,6 @@ export class GroupShell {
     this.#env.log(level, event, { gid: this.gid, ...fields });
   }
 }
-
-/** What a checkpoint of ours carries besides the cells; null for an empty store. */
-function savedState(gid: GroupId, store: CheckpointedStore) {
-  return store.checkpointLsn === 0 ? null : savedMeta(gid, store).state;
-}
-
-/** @throws {CorruptionError} the checkpoint is another group's */
-export function savedMeta(gid: GroupId, store: CheckpointedStore) {
-  const meta = CheckpointMeta.parse(store.meta);
-  if (meta.gid === gid) return meta;
-  const message = `The checkpoint of group ${gid} is one of group ${meta.gid}`;
-  throw new CorruptionError(message, `groups/${gid}.db`, 0);
-}
-
-export const CheckpointMeta = z.object({
-  /** A file under another group's name is noticed. */
-  gid: GroupId,
-  state: SavedGroupState,
-  history: EpochHistory,
-  /** The folder's log as it was before the checkpoint; of another folder, if it came from there. */
-  log: z.object({ store: StoreId, batch: z.int().nonnegative() }),
-});
 
 function configIn(input: Input): GroupConfig | null {
   if (input.kind === "config" || input.kind === "proposed") return input.config;

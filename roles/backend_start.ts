@@ -16,7 +16,7 @@ import type { Self } from "../kv/replica.ts";
 import { planGroups } from "../proto/cluster_config.ts";
 import { type GroupId, groupId, lsn as toLsn } from "../proto/ids.ts";
 import type { BackendParts } from "./backend_parts.ts";
-import { savedMeta } from "./backend_group.ts";
+import { savedMeta } from "./checkpoint_meta.ts";
 import type { FoundGroup } from "./backend_groups.ts";
 import { RecoveredGroup } from "./backend_recovery.ts";
 import { CopySafety } from "./copy_safety.ts";

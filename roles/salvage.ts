@@ -19,7 +19,7 @@ import {
 import { decodeCommand, rowOpsOf } from "../kv/command.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import { type GroupId, type Lsn, lsn as toLsn, type StoreId } from "../proto/ids.ts";
-import { CheckpointMeta } from "./backend_group.ts";
+import { CheckpointMeta } from "./checkpoint_meta.ts";
 
 export interface SalvageReport {
   /** Why the folder cannot be used as it is, one sentence each. Empty: it can. */

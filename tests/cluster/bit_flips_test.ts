@@ -30,7 +30,7 @@ import {
   nodeId,
 } from "../../proto/ids.ts";
 import { ClusterConfig } from "../../proto/cluster_config.ts";
-import { savedMeta } from "../../roles/backend_group.ts";
+import { savedMeta } from "../../roles/checkpoint_meta.ts";
 import { readStore } from "../../roles/backend_start.ts";
 import type { RoleContext } from "../../roles/role_context.ts";
 import { realEnv } from "../../roles/env.ts";
