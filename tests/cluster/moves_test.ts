@@ -27,6 +27,9 @@ async function json<T>(cluster: TestCluster, args: readonly string[]): Promise<T
   return JSON.parse(stdout);
 }
 
+/** How many cells the writers added depends on the machine alone. */
+const everythingUnder = (prefix: string) => ({ prefix, keysOnly: true, cellsMax: 1_000_000 });
+
 const tabletsOf = (cluster: TestCluster) => json<Shown[]>(cluster, ["admin", "tablets"]);
 
 Deno.test("a tablet moves to another group and back while it is written, and nobody notices", async () => {
@@ -51,7 +54,7 @@ Deno.test("a tablet moves to another group and back while it is written, and nob
     "the status shows where it is",
   );
   assert.equal((await kv.get("before", "large"))?.value.length, 300_000);
-  const rows = (await scanSnapshot(kv, { prefix: "b" })).map(({ row }) => row);
+  const rows = (await scanSnapshot(kv, everythingUnder("b"))).map(({ row }) => row);
   assert.deepEqual([...new Set(rows)], ["barn", "before", "bell", "boat"]);
   const there = (await tabletsOf(cluster)).find(({ startKey }) => startKey === "bd")!;
   await json(cluster, ["admin", "move", there.id, String(source)]);
@@ -190,9 +193,7 @@ Deno.test("a tablet is whole, and one group's, whoever is killed in the middle o
   assert.deepEqual(work.refused, []);
   await work.check();
   const found = new Set<string>();
-  // How many cells the writers added depends on the machine alone.
-  const all = { prefix: "ba", keysOnly: true, cellsMax: 1_000_000 };
-  for (const { row } of await scanSnapshot(kv, all)) found.add(row);
+  for (const { row } of await scanSnapshot(kv, everythingUnder("ba"))) found.add(row);
   assert.equal(found.size, 8 * MIB / ROW_BYTES);
   await verifiedEqual(cluster);
 });
