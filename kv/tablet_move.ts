@@ -29,23 +29,13 @@
  */
 import type { MoveStepHead } from "../proto/command.ts";
 import type { RangeMap } from "../proto/moves.ts";
-import type { BlobRef } from "./cell_store.ts";
+import type { StoredCell } from "./cell_store.ts";
 import type { SavedCompletions } from "./completions.ts";
-import type { Version } from "../proto/ids.ts";
 import type { Tablet } from "./tablets.ts";
 
-/** A cell as it is in the group that gives it away; its file has another name in the other. */
-export interface MovedCell {
-  readonly row: string;
-  readonly column: string;
-  readonly version: Version;
-  readonly size: number;
-  readonly crc: number;
-  readonly value: Uint8Array | BlobRef;
-}
-
 export type StageStep = Omit<MoveStepHead & { kind: "stage" }, "cells" | "records"> & {
-  readonly cells: readonly MovedCell[];
+  /** As they are in the group that gives them away; their files have other names in the other. */
+  readonly cells: readonly StoredCell[];
   readonly records: SavedCompletions | null;
 };
 export type MoveStep = Exclude<MoveStepHead, { kind: "stage" }> | StageStep;
