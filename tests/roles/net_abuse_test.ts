@@ -4,21 +4,23 @@
  */
 import assert from "node:assert/strict";
 import { encodeFrame } from "../../proto/codec.ts";
-import { HELLO_TIMEOUT_MS, proveHello } from "../../proto/hello.ts";
+import { HELLO_TIMEOUT_MS } from "../../proto/hello.ts";
 import { PROTOCOL_VERSION } from "../../proto/version.ts";
 import { RpcError } from "../../roles/net/rpc_error.ts";
 import { connectRpc } from "../../roles/net/rpc_client.ts";
+import { runOwnProcess } from "../own_process.ts";
+import type { LongLineFigures } from "./long_line_probe.ts";
 import {
   CHAT,
   connectRaw,
+  honestHello,
   IDENTITY,
+  NONCE,
   openPair,
   type Pair,
-  type RawClient,
+  shakenHands,
   until,
 } from "./net_pair.ts";
-
-const NONCE = "ab".repeat(16);
 
 Deno.test("a wrong secret is refused with a reason, on both ends", async () => {
   await using pair = openPair();
@@ -189,27 +191,9 @@ Deno.test("a message cut in half by the connection's end harms nobody", async ()
 });
 
 Deno.test("a line of 100 MB is cut off early and leaves memory as it was", async () => {
-  await using pair = openPair();
-  const honest = await pair.connect();
-  using client = await shakenHands(pair);
-  const before = Deno.memoryUsage().rss;
-  let peak = before, sent = 0;
-  const chunk = new Uint8Array(64 * 1024).fill(0x61);
-  try {
-    for (; sent < 100_000_000; sent += chunk.length) {
-      await client.write(chunk);
-      peak = Math.max(peak, Deno.memoryUsage().rss);
-      if (sent % (4 * 1024 * 1024) === 0) {
-        await honest.call(CHAT, "echo", { words: "still there" });
-      }
-    }
-  } catch {
-    // The server hung up, which is what it should do.
-  }
-  await until(() => pair.server.connections.size === 1, "the connection is gone");
-  assert.match(String(pair.serverErrors[0]), /longer than 1048576 bytes/);
-  const grownMiB = (peak - before) / 2 ** 20;
-  assert.ok(grownMiB < 40, `grew by ${grownMiB} MiB`);
+  const seen = await runOwnProcess<LongLineFigures>(import.meta.resolve("./long_line_probe.ts"));
+  assert.match(seen.error, /longer than 1048576 bytes/);
+  assert.ok(seen.grown < 40 * 1024 * 1024, `grew by ${seen.grown} bytes`);
 });
 
 Deno.test("a peer that sends and never reads is not served without end", async () => {
@@ -233,27 +217,6 @@ Deno.test("a peer that sends and never reads is not served without end", async (
   client[Symbol.dispose]();
   await flood;
 });
-
-async function honestHello(client: RawClient): Promise<string> {
-  const { nonce: serverNonce } = JSON.parse((await client.readLine())!);
-  const proof = await proveHello({
-    secret: IDENTITY.secret,
-    cluster: IDENTITY.clusterName,
-    serverNonce,
-    clientNonce: NONCE,
-    direction: "client",
-    from: "backend/4",
-  });
-  const hello = { penncloud: PROTOCOL_VERSION, cluster: IDENTITY.clusterName, from: "backend/4" };
-  return JSON.stringify({ ...hello, nonce: NONCE, proof }) + "\n";
-}
-
-async function shakenHands(pair: Pair): Promise<RawClient> {
-  const client = await connectRaw(pair.server.port);
-  await client.write(await honestHello(client));
-  assert.match((await client.readLine())!, /"re":"hello"/);
-  return client;
-}
 
 async function assertAlive(pair: Pair): Promise<void> {
   const connection = await pair.connect();

@@ -1,7 +1,10 @@
 /** A real server and real connections to it, for the tests of roles/net. */
+import assert from "node:assert/strict";
 import { z } from "zod";
 import { KvError } from "../../kv/errors.ts";
+import { proveHello } from "../../proto/hello.ts";
 import { method, oneWay } from "../../proto/rpc.ts";
+import { PROTOCOL_VERSION } from "../../proto/version.ts";
 import { connectRpc, type RpcClientOptions } from "../../roles/net/rpc_client.ts";
 import type { RpcConnection } from "../../roles/net/rpc_connection.ts";
 import { RpcError } from "../../roles/net/rpc_error.ts";
@@ -29,6 +32,8 @@ export interface Pair extends AsyncDisposable {
   connect(options?: Partial<RpcClientOptions>): Promise<RpcConnection>;
 }
 
+/** Ours in every hello. */
+export const NONCE = "ab".repeat(16);
 export const IDENTITY = { secret: "open sesame", clusterName: "home", hostname: "127.0.0.1" };
 
 export function openPair(options: Partial<RpcServerOptions> = {}): Pair {
@@ -136,4 +141,27 @@ export class RawClient implements Disposable {
       // Closed by the test.
     }
   }
+}
+
+/** The proof of somebody who knows the secret, as one line. */
+export async function honestHello(client: RawClient): Promise<string> {
+  const { nonce: serverNonce } = JSON.parse((await client.readLine())!);
+  const proof = await proveHello({
+    secret: IDENTITY.secret,
+    cluster: IDENTITY.clusterName,
+    serverNonce,
+    clientNonce: NONCE,
+    direction: "client",
+    from: "backend/4",
+  });
+  const hello = { penncloud: PROTOCOL_VERSION, cluster: IDENTITY.clusterName, from: "backend/4" };
+  return JSON.stringify({ ...hello, nonce: NONCE, proof }) + "\n";
+}
+
+/** A client that has said the right hello and may go on as it likes. */
+export async function shakenHands(pair: Pair): Promise<RawClient> {
+  const client = await connectRaw(pair.server.port);
+  await client.write(await honestHello(client));
+  assert.match((await client.readLine())!, /"re":"hello"/);
+  return client;
 }
