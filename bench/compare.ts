@@ -14,6 +14,7 @@ import { bytesText, numberText, type PeerRatio, type Row } from "./report.ts";
 import { medianOf, ratiosOf, spreadOf } from "./statistics.ts";
 import { Etcd } from "./systems/etcd.ts";
 import { Redis } from "./systems/redis.ts";
+import { Sketch } from "./systems/sketch.ts";
 import type { RunningSystem, System } from "./systems/system.ts";
 
 const WARM_UP_SECONDS = 1;
@@ -82,7 +83,7 @@ async function measureFleet(
 /** The peers that were asked for and can take part; a note says who cannot, and why. */
 export async function peersOf(run: BenchRun, load?: KvLoad["workload"]): Promise<System[]> {
   const present: System[] = [];
-  for (const peer of [new Etcd(), new Redis()]) {
+  for (const peer of [new Etcd(), new Redis(), new Sketch()]) {
     if (!run.options.against.includes(peer.name)) continue;
     const reason = await peer.whyNot(load);
     if (reason === null) present.push(peer);

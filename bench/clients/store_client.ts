@@ -14,7 +14,8 @@ export type StoreTarget =
     readonly dir: string;
   }
   | { readonly system: "etcd"; readonly ports: readonly number[] }
-  | { readonly system: "redis"; readonly port: number };
+  | { readonly system: "redis"; readonly port: number }
+  | { readonly system: "sketch"; readonly port: number };
 
 export interface StoreClient {
   put(key: string, value: Uint8Array): Promise<void>;

@@ -7,6 +7,7 @@
 import { connectEtcd } from "../clients/etcd_client.ts";
 import { connectPennCloud } from "../clients/penncloud_client.ts";
 import { connectRedis } from "../clients/redis_client.ts";
+import { connectSketch } from "../clients/sketch_client.ts";
 import type { StoreClient, StoreTarget } from "../clients/store_client.ts";
 import { closedLoop } from "./closed_loop.ts";
 import { fillKeys, kvOperation } from "./kv_workload.ts";
@@ -40,6 +41,8 @@ function connect(target: StoreTarget): Promise<StoreClient> {
       return connectEtcd(target.ports);
     case "redis":
       return connectRedis(target.port);
+    case "sketch":
+      return connectSketch(target.port);
   }
 }
 

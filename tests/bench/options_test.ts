@@ -31,7 +31,7 @@ Deno.test("without a name there is none, and peers can be left out", () => {
 Deno.test("wrong use is told in one sentence that says what is expected", () => {
   const cases: readonly [args: string[], message: RegExp][] = [
     [["put", "get"], /One bench at a time/],
-    [["put", "--against=mysql"], /etcd, redis or none, not "mysql"/],
+    [["put", "--against=mysql"], /etcd, redis, sketch or none, not "mysql"/],
     [["put", "--outstanding=0"], /whole numbers from 1 on, not "0"/],
     [["put", "--outstanding=1,,2"], /whole numbers from 1 on, not ""/],
     [["put", "--value=1t"], /as in 100, 64k or 1m, not "1t"/],
