@@ -73,7 +73,7 @@ export function blobsOf(command: Command | LogRequest): readonly BlobFile[] {
   return blobs;
 }
 
-interface BlobFile {
+export interface BlobFile {
   readonly blob: string;
   readonly size: number;
 }

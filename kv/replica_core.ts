@@ -19,7 +19,7 @@ import type { AppliedOutcome, GroupState } from "./group_state.ts";
 import { invariant } from "./invariant.ts";
 import { mutated } from "./mutant.ts";
 import { APPEND_BYTES_MAX } from "./node_memory.ts";
-import type { LogEntry, ReplicaLog } from "./replica_log.ts";
+import { LogEntry, type ReplicaLog } from "./replica_log.ts";
 import type {
   Effect,
   LogRecord,
@@ -194,17 +194,13 @@ export class ReplicaCore {
 
   append(entry: LogEntry): void {
     this.log.append(entry);
-    this.#unwritten.push({ type: "entry", ...entry });
+    this.#unwritten.push({ type: "entry", entry });
   }
 
   /** A new entry of our own, as the primary. */
   appendOwn(command: Command): LogEntry {
-    const entry: LogEntry = {
-      epoch: this.epoch,
-      lsn: toLsn(this.log.lastLsn + 1),
-      command,
-      payload: encodeCommand(command),
-    };
+    const lsn = toLsn(this.log.lastLsn + 1);
+    const entry = new LogEntry(this.epoch, lsn, encodeCommand(command), command);
     this.append(entry);
     return entry;
   }
@@ -265,16 +261,16 @@ export class ReplicaCore {
       const at = toLsn(this.#state.appliedLsn + 1);
       const entry = this.log.at(at);
       invariant(entry !== undefined, "A1", () => `entry ${at} left memory before it was applied`);
-      const outcome = this.#state.apply(entry.command, at);
-      this.log.applied(entry);
+      const { command } = entry, { kind } = command;
+      const outcome = this.#state.apply(command, at);
       if (at % CHECK_EVERY_LSN === 0) {
         this.#checks.push({ lsn: at, hash: this.#state.hash });
         if (this.#checks.length > CHECKS_KEPT) this.#checks.shift();
       }
-      const { kind } = entry.command;
       if (kind === "split") this.mergeFromMs = this.nowMs + MERGE_AFTER_SPLIT_MS;
       if (kind === "merge") this.mergeFromMs = this.nowMs + MERGE_AFTER_MERGE_MS;
       onApplied(entry, outcome);
+      this.log.applied(entry);
     }
   }
 

@@ -5,18 +5,41 @@
  */
 import { type Epoch, epoch as toEpoch, type Lsn, lsn as toLsn } from "../proto/ids.ts";
 import type { EpochHistory } from "../proto/replication.ts";
-import { blobsOf, type Command } from "./command.ts";
+import { type BlobFile, blobsOf, type Command, decodeCommand } from "./command.ts";
 import { invariant } from "./invariant.ts";
 
-export interface LogEntry {
-  readonly epoch: Epoch;
-  readonly lsn: Lsn;
-  readonly command: Command;
-  /** The command's bytes, as they are logged and sent. */
-  readonly payload: Uint8Array;
+/**
+ * One entry of a group's log: the bytes that are logged and sent, and what they say.
+ *
+ * As objects the command takes several times what its bytes do, and the collector's time for as long
+ * as it is there. So the entry lets go of them once it is applied; whoever asks later reads the bytes.
+ */
+export class LogEntry {
+  /** The files that the command's large values lie in. */
+  readonly blobs: readonly BlobFile[];
+  #command: Command | null;
+
+  /** @param payload the command's bytes, which must not change */
+  constructor(
+    readonly epoch: Epoch,
+    readonly lsn: Lsn,
+    readonly payload: Uint8Array,
+    command: Command = decodeCommand(payload),
+  ) {
+    this.blobs = blobsOf(command);
+    this.#command = command;
+  }
+
+  get command(): Command {
+    return this.#command ?? decodeCommand(this.payload);
+  }
+
+  forgetCommand(): void {
+    this.#command = null;
+  }
 }
 
-/** An entry in memory besides its payload: its command as objects. */
+/** An entry in memory besides its payload: its command as objects, until it is applied. */
 const ENTRY_OVERHEAD_BYTES = 512;
 /** Entries that are done with are let go so many at a time, at least. */
 const TRIMMED_MIN = 32;
@@ -68,6 +91,7 @@ export class ReplicaLog {
   /** The entry was applied: what it pins from now on are cells. */
   applied(entry: LogEntry): void {
     this.#unappliedBytes -= entry.payload.length + ENTRY_OVERHEAD_BYTES;
+    entry.forgetCommand();
   }
 
   /** The epoch of the entry at `lsn`; 0 for position 0; null when that position is not known. */
@@ -188,7 +212,7 @@ export class ReplicaLog {
 /** Bytes that sending the entry costs, the files that it mentions included. */
 export function entryBytes(entry: LogEntry): number {
   let bytes = entry.payload.length;
-  for (const { size } of blobsOf(entry.command)) bytes += size;
+  for (const { size } of entry.blobs) bytes += size;
   return bytes;
 }
 

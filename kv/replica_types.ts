@@ -8,7 +8,7 @@ import type {
   Member,
   ReplicaMessage,
 } from "../proto/replication.ts";
-import type { Command, LogRequest } from "./command.ts";
+import type { LogRequest } from "./command.ts";
 import type { KvErrorCode } from "./errors.ts";
 import type { GroupState } from "./group_state.ts";
 import type { RowSpan } from "./read_gate.ts";
@@ -113,7 +113,7 @@ export type Effect =
   | { kind: "roleChanged"; role: ReplicaRole; epoch: Epoch };
 
 export type LogRecord =
-  | { type: "entry"; epoch: Epoch; lsn: Lsn; payload: Uint8Array; command: Command }
+  | { type: "entry"; entry: LogEntry }
   | { type: "truncate"; epoch: Epoch; lsn: Lsn }
   | { type: "config"; epoch: Epoch; config: GroupConfig }
   | { type: "commit"; lsn: Lsn };

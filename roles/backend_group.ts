@@ -12,7 +12,7 @@ import { explainSqlite } from "../kv/disk/checkpoint_file.ts";
 import { DiskFailedError, isDiskFull } from "../kv/disk/disk.ts";
 import type { Wal, WalRecord } from "../kv/disk/wal.ts";
 import type { CheckpointedStore } from "../kv/cell_store.ts";
-import { blobsOf, decodeCommand, type LogRequest, rowOpsOf } from "../kv/command.ts";
+import { type LogRequest, rowOpsOf } from "../kv/command.ts";
 import { type Env, freshId } from "../kv/env.ts";
 import { CorruptionError, KvError } from "../kv/errors.ts";
 import { GroupState } from "../kv/group_state.ts";
@@ -21,7 +21,7 @@ import { type Effect, type Input, type LogRecord, Replica, type Self } from "../
 import type { GroupMemory, NodeMemory } from "../kv/node_memory.ts";
 import type { ScanSource } from "../kv/pages.ts";
 import type { RowSpan } from "../kv/read_gate.ts";
-import type { LogEntry } from "../kv/replica_log.ts";
+import { LogEntry } from "../kv/replica_log.ts";
 import type { RequestOutcome } from "../kv/outcome.ts";
 import type { UndoBudget } from "../kv/snapshots.ts";
 import type { TabletChange } from "../kv/tablet_policy.ts";
@@ -587,7 +587,7 @@ export class GroupShell {
     const blobs: string[] = [];
     for (const record of records) {
       if (record.type !== "entry") continue;
-      for (const { blob } of blobsOf(record.command)) blobs.push(blob);
+      for (const { blob } of record.entry.blobs) blobs.push(blob);
     }
     const walRecords = records.map((record) => this.#toWal(record));
     const { lastLsn } = this.#replica;
@@ -621,7 +621,7 @@ export class GroupShell {
     const { gid } = this;
     switch (record.type) {
       case "entry": {
-        const { epoch, lsn, payload } = record;
+        const { epoch, lsn, payload } = record.entry;
         return { type: "entry", gid, epoch, lsn, payload };
       }
       case "truncate":
@@ -640,10 +640,8 @@ export class GroupShell {
     const limits = { maxBytes: Math.min(2 * 1024 * 1024, append), maxEntries: 512 };
     this.#options.wal.readEntries(this.gid, fromLsn, limits).then(
       (found) => {
-        const entries = found?.map((entry) => ({
-          ...entry,
-          command: decodeCommand(entry.payload),
-        })) ?? null;
+        const entries =
+          found?.map(({ epoch, lsn, payload }) => new LogEntry(epoch, lsn, payload)) ?? null;
         this.feed({ kind: "logRead", node, fromLsn, entries });
       },
       (error) => {
@@ -672,12 +670,7 @@ export class GroupShell {
         const end = offset + head.size;
         const bytes = isWhole ? payload.subarray(offset, end) : payload.slice(offset, end);
         offset = end;
-        entries.push({
-          epoch: head.epoch,
-          lsn: head.lsn,
-          payload: bytes,
-          command: decodeCommand(bytes),
-        });
+        entries.push(new LogEntry(head.epoch, head.lsn, bytes));
         for (const { blob, size, gone } of head.blobs ?? []) {
           if (gone === true) continue;
           this.#options.intake.add(blob, payload.subarray(offset, offset + size), buffer);
@@ -691,7 +684,7 @@ export class GroupShell {
 
   /** Entries that lost against the primary's are kept for audit, up to a limit. */
   #keepDiverged(entries: readonly LogEntry[], reason: string): void {
-    if (entries.some(({ command }) => blobsOf(command).length > 0)) this.#options.onFilesLeft();
+    if (entries.some(({ blobs }) => blobs.length > 0)) this.#options.onFilesLeft();
     this.#log("warning", "entries cut off", { count: entries.length, reason });
     const lines = entries.map((entry) =>
       JSON.stringify({
@@ -818,9 +811,7 @@ export class GroupShell {
     const { appliedLsn, lastLsn } = this.#replica.progress;
     for (let at = appliedLsn + 1; at <= lastLsn; at++) {
       const entry = this.#replica.entryAt(toLsn(at));
-      if (entry !== undefined && blobsOf(entry.command).some((file) => file.blob === blob)) {
-        return true;
-      }
+      if (entry?.blobs.some((file) => file.blob === blob)) return true;
     }
     return false;
   }

@@ -2,11 +2,10 @@
  * What a backend finds in its log at the start, sorted by group: the last configuration, where the
  * log begins, and the entries behind the group's checkpoint.
  */
-import { decodeCommand } from "../kv/command.ts";
 import type { WalRecord } from "../kv/disk/wal.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import { ReplicaLog } from "../kv/replica_log.ts";
-import type { LogEntry } from "../kv/replica_log.ts";
+import { LogEntry } from "../kv/replica_log.ts";
 import { type GroupId, type Lsn, lsn as toLsn } from "../proto/ids.ts";
 import { type EpochHistory, GroupConfig } from "../proto/replication.ts";
 
@@ -34,7 +33,7 @@ export class RecoveredGroup {
       case "entry": {
         if (record.lsn <= this.#checkpoint.lsn) return;
         const { epoch, lsn, payload } = record;
-        this.#entries.push({ epoch, lsn, payload, command: decodeCommand(payload) });
+        this.#entries.push(new LogEntry(epoch, lsn, payload));
         return;
       }
       case "truncate":

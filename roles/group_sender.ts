@@ -4,7 +4,6 @@
  *
  * Entries leave in the order in which they were handed over, to each node on its own.
  */
-import { blobsOf } from "../kv/command.ts";
 import type { Env } from "../kv/env.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import type { LogEntry } from "../kv/replica_log.ts";
@@ -35,7 +34,7 @@ export class GroupSender {
         .send(replicaConversation, "replica", message);
       return;
     }
-    const large = entries.some((entry) => blobsOf(entry.command).length > 0);
+    const large = entries.some(({ blobs }) => blobs.length > 0);
     const before = this.#sending.get(to);
     if (!large && before === undefined) return this.#sendAppend(to, message, entries, []);
     const sending: Promise<void> = (before ?? Promise.resolve())
@@ -55,7 +54,7 @@ export class GroupSender {
     const values: Map<string, LentValue | null>[] = [];
     for (const entry of entries) {
       const found = new Map<string, LentValue | null>();
-      for (const { blob } of blobsOf(entry.command)) {
+      for (const { blob } of entry.blobs) {
         found.set(blob, await this.#readForPeer(blob));
       }
       values.push(found);

@@ -1,6 +1,7 @@
 /** Reads: by lease, by a round of heartbeats, by the coordinator's record, and on secondaries. */
 import assert from "node:assert/strict";
 import type { Command } from "../../kv/command.ts";
+import { LogEntry } from "../../kv/replica_log.ts";
 import { spanOfRow } from "../../kv/read_gate.ts";
 import type { Effect } from "../../kv/replica.ts";
 import { epoch, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
@@ -119,12 +120,9 @@ function undecided(
     reign: epoch(1),
   };
   const commands: Command[] = [{ kind: "epochStart", reign: epoch(1), timeMs: 0 }, last];
-  const entries = commands.map((command, index) => ({
-    epoch: epoch(1),
-    lsn: lsn(index + 1),
-    command,
-    payload: new Uint8Array(1),
-  }));
+  const entries = commands.map((command, index) =>
+    new LogEntry(epoch(1), lsn(index + 1), new Uint8Array(1), command)
+  );
   bench.step({
     kind: "message",
     message: {

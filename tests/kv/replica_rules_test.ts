@@ -7,7 +7,7 @@ import type { Command } from "../../kv/command.ts";
 import { REQUEST_AGE_MAX_MS, REQUEST_EARLY_MAX_MS } from "../../kv/completions.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
 import type { Effect } from "../../kv/replica.ts";
-import { type LogEntry, ReplicaLog } from "../../kv/replica_log.ts";
+import { LogEntry, ReplicaLog } from "../../kv/replica_log.ts";
 import { epoch, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
 import type { Append, GroupConfig, Heartbeat, Member } from "../../proto/replication.ts";
 import { Bench, config, GID, primary, TIMING } from "./replica_bench.ts";
@@ -49,7 +49,7 @@ function append(bench: Bench, current: GroupConfig, behind: number, entries: Log
 
 function entry(inEpoch: number, at: number): LogEntry {
   const command: Command = { kind: "epochStart", reign: epoch(inEpoch), timeMs: 0 };
-  return { epoch: epoch(inEpoch), lsn: lsn(at), command, payload: new Uint8Array(1) };
+  return new LogEntry(epoch(inEpoch), lsn(at), new Uint8Array(1), command);
 }
 
 const sentKinds = (effects: readonly Effect[]) =>

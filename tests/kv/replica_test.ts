@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { LogEntry } from "../../kv/replica_log.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
 import { spanOfRow } from "../../kv/read_gate.ts";
 import type { LogRequest } from "../../kv/command.ts";
@@ -181,7 +182,7 @@ Deno.test("a secondary acks an entry only after its own write, and never one it 
     reign: epoch(1),
   };
   const command = { kind: "epochStart" as const, reign: epoch(1), timeMs: 0 };
-  const entry = { epoch: epoch(1), lsn: lsn(1), command, payload: new Uint8Array([1]) };
+  const entry = new LogEntry(epoch(1), lsn(1), new Uint8Array([1]), command);
   const append = {
     kind: "append" as const,
     ...head,

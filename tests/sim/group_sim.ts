@@ -15,14 +15,14 @@ import {
   type CoordinatorEffect,
   type CoordinatorInput,
 } from "../../kv/coordinator.ts";
-import { decodeCommand, rowOpsOf } from "../../kv/command.ts";
+import { rowOpsOf } from "../../kv/command.ts";
 import { GroupState } from "../../kv/group_state.ts";
 import { encodeText } from "../../kv/kv.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
 import { type Effect, type Input, type LogRecord, Replica } from "../../kv/replica.ts";
 import { spanOfRow } from "../../kv/read_gate.ts";
-import { type LogEntry, ReplicaLog } from "../../kv/replica_log.ts";
+import { LogEntry, ReplicaLog } from "../../kv/replica_log.ts";
 import type { RequestStamp } from "../../proto/command.ts";
 import type { StoreReport } from "../../proto/control.ts";
 import {
@@ -415,9 +415,13 @@ export class GroupSim {
     entries: readonly LogEntry[],
   ): void {
     // Through the bytes, as on a real wire, so that nothing is shared between two nodes.
-    const copies = entries.map((entry) => ({ ...entry, payload: entry.payload.slice() }));
+    const copies = entries.map(({ epoch, lsn, payload }) => ({
+      epoch,
+      lsn,
+      payload: payload.slice(),
+    }));
     this.#overNetwork(String(from), String(to), () => {
-      const arrived = copies.map((entry) => ({ ...entry, command: decodeCommand(entry.payload) }));
+      const arrived = copies.map(({ epoch, lsn, payload }) => new LogEntry(epoch, lsn, payload));
       const node = this.#nodes[to]!;
       this.#feed(node, { kind: "message", message: structuredClone(message), entries: arrived });
     });
@@ -794,8 +798,8 @@ function recover(durable: readonly DiskRecord[]): {
   for (const { record } of durable) {
     switch (record.type) {
       case "entry": {
-        const { epoch, lsn, payload } = record;
-        entries.push({ epoch, lsn, payload, command: decodeCommand(payload) });
+        const { epoch, lsn, payload } = record.entry;
+        entries.push(new LogEntry(epoch, lsn, payload));
         break;
       }
       case "truncate":
