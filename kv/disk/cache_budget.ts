@@ -27,6 +27,11 @@ export class CacheBudget {
 
   put(key: string, cell: StoredCell): void {
     this.delete(key);
+    this.add(key, cell);
+  }
+
+  /** A cell that is not among them. */
+  add(key: string, cell: StoredCell): void {
     this.#cells.set(key, cell);
     this.#bytes += memoryBytes(cell);
     this.#evict();

@@ -41,7 +41,7 @@ import {
   storedBlobs,
 } from "./checkpoint_file.ts";
 import { cellSum } from "./checkpoint_sums.ts";
-import { CheckpointWriter, packCells } from "./checkpoint_writer.ts";
+import { CheckpointWriter, inPieces, nextTurn } from "./checkpoint_writer.ts";
 import { RealDisk } from "./disk.ts";
 
 export { CacheBudget } from "./cache_budget.ts";
@@ -54,6 +54,8 @@ const PAGE_ROWS_MIN = 16;
 const PAGE_ROWS_MAX = 512;
 /** Scrubbing goes on beside requests, so it reads less at a time. */
 const VERIFY_PAGE_ROWS = 64;
+/** So many cells are moved to the cache at a time after a checkpoint: some 0.3 ms of work. */
+const CLEANED_CELLS = 256;
 
 /** Null marks a deletion. */
 type Overlay = SortedCells<StoredCell | null>;
@@ -219,7 +221,7 @@ export class SqliteCellStore implements CheckpointedStore {
       await this.#writer.write(this.path, {
         lsn: options.lsn,
         meta: metaText,
-        ...packCells(flushing.entries()),
+        cells: flushing.entries(),
       });
     } catch (error) {
       this.#takeBack(flushing);
@@ -227,11 +229,14 @@ export class SqliteCellStore implements CheckpointedStore {
     }
     this.#checkpointLsn = options.lsn;
     this.#meta = JSON.parse(metaText);
-    if (this.#closed) return;
-    for (const { row, column, value } of flushing.entries()) {
-      // What changed since is not clean.
-      if (value === null || this.#active.get(row, column) !== undefined) continue;
-      this.#budget.put(this.#key(row, column), value);
+    for (const piece of inPieces(flushing.entries(), CLEANED_CELLS)) {
+      if (this.#closed) return;
+      for (const { row, column, value } of piece) {
+        // What changed since is not clean.
+        if (value === null || this.#active.get(row, column) !== undefined) continue;
+        this.#budget.add(`${this.#cachePrefix}${row}\0${column}`, value);
+      }
+      await nextTurn();
     }
     this.#flushing = null;
     this.#flushingBytes = 0;

@@ -434,6 +434,31 @@ Deno.test("SqliteCellStore.open() removes copies that a crash left behind", () =
     await Deno.stat(`${dir}/groups/77.db.copy-1`);
   }));
 
+Deno.test("a checkpoint of many cells is handed over in pieces, and holds each as it was at its beginning", () =>
+  withStore(async ({ open }) => {
+    const store = open(), count = 3_000;
+    const put = (at: number, version: number) =>
+      store.put(cellOf(`row-${at}`, "c", version, new Uint8Array([version])));
+    for (let at = 0; at < count; at++) put(at, 1);
+    let turns = 0, done = false;
+    const checkpoint = store.checkpoint({ lsn: lsn(1), meta: {} }).then(() => done = true);
+    while (!done) {
+      // Whoever waits has a turn meanwhile, reads what is true, and writes.
+      put(turns, 2);
+      assert.equal(store.get(`row-${turns}`, "c")!.version, 2);
+      assert.equal(store.get(`row-${count - 1}`, "c")!.version, 1);
+      turns += 1;
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    await checkpoint;
+    assert(turns > 5, `others had ${turns} turns`);
+    store.close();
+    const again = open();
+    assert.deepEqual(new Set(everything(again).map((cell) => cell.version)), new Set([1]));
+    assert.equal(everything(again).length, count);
+    again.close();
+  }));
+
 Deno.test("CheckpointWriter ends its worker when idle, and starts another when needed", async () => {
   const dir = await Deno.makeTempDir();
   const writer = new CheckpointWriter({ idleMs: 30 });
