@@ -159,6 +159,7 @@ export class GroupShell {
     this.#env = context.env;
     this.#store = store;
     this.#checkpointedMs = this.#env.monotonicMs();
+    this.#logBytesSinceCheckpoint = this.#headStart();
     this.#auditedMs = this.#checkpointedMs;
     const { peers, intake, blobs } = options, env = this.#env;
     this.#freed = new FreedFiles(env, blobs);
@@ -717,18 +718,28 @@ export class GroupShell {
   /** Called about once a second. */
   maybeCheckpoint(): void {
     if (this.#checkpointing !== null || this.#installing) return;
-    const { checkpoint_dirty_bytes, checkpoint_log_bytes, checkpoint_interval_ms } =
-      this.#options.context.config.store;
+    const { checkpoint_dirty_bytes, checkpoint_interval_ms } = this.#options.context.config.store;
     const ageMs = this.#env.monotonicMs() - this.#checkpointedMs;
     const behind = this.#replica.state.appliedLsn > this.#store.checkpointLsn;
-    const logBytesMax = Math.min(
-      checkpoint_log_bytes,
-      this.#options.memory.shares.logToReplay,
-    );
     const due = this.#store.dirtyBytes > checkpoint_dirty_bytes ||
-      this.#logBytesSinceCheckpoint > logBytesMax || ageMs > checkpoint_interval_ms;
+      this.#logBytesSinceCheckpoint > this.#logBytesMax || ageMs > checkpoint_interval_ms;
     if (behind && due) void this.checkpoint();
     else if (!behind) this.#freed.remove(this.#store.checkpointLsn);
+  }
+
+  /** So much log calls for a checkpoint. */
+  get #logBytesMax(): number {
+    const { context: { config }, memory } = this.#options;
+    return Math.min(config.store.checkpoint_log_bytes, memory.shares.logToReplay);
+  }
+
+  /**
+   * Replicas log the same bytes, so they would all write their checkpoints at the same moment, and on
+   * machines that they share be slow together. So each begins its count elsewhere.
+   */
+  #headStart(): number {
+    const { gid, self, context: { config } } = this.#options, { replicas } = config.store;
+    return Math.floor(this.#logBytesMax * ((gid + self.node) % replicas) / replicas);
   }
 
   /** Now and then compares a sample of the tablets' counts with the cells that they count. */
