@@ -470,7 +470,7 @@ export class GroupState {
     let from = startKey;
     for (;;) {
       let row: string | null = null, size = EMPTY_ROW, large = false;
-      for (const cell of this.store.range({ from: { row: from, column: "" } })) {
+      for (const cell of this.store.range({ from: { row: from, column: "" }, keysOnly: true })) {
         if (cell.row !== row) {
           if (row !== null) yield { row, ...size };
           row = null;
