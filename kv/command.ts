@@ -15,9 +15,10 @@ import type { Epoch } from "../proto/ids.ts";
 import { type BlobRef, isBlobRef } from "./cell_store.ts";
 import { type IdleClients, SavedCompletions } from "./completions.ts";
 import type { TxnRef } from "./outcome.ts";
-import type { LogRowOp, LogValue } from "./row_op.ts";
+import type { LogMutation, LogRowOp, LogValue } from "./row_op.ts";
 import type { MoveStep } from "./tablet_move.ts";
 import type { TabletOrder } from "./tablet_policy.ts";
+import { TextBuffer } from "./text_buffer.ts";
 
 /** What a client asks of a group, in the form that is logged. */
 export type LogRequest =
@@ -98,7 +99,7 @@ function blobsIn(op: LogRowOp, before: readonly BlobFile[]): readonly BlobFile[]
 
 export function encodeCommand(command: Command): Uint8Array {
   const inline: Uint8Array[] = [];
-  const json = utf8Of(commandText(command, inline));
+  const json = commandJson(command, inline);
   let length = 4 + json.length;
   for (const bytes of inline) length += bytes.length;
   const payload = new Uint8Array(length);
@@ -141,32 +142,63 @@ export function decodeCommand(payload: Uint8Array): Command {
   }
 }
 
-/** The command as JSON. Of the most frequent one it is put together by hand, in a third of the time. */
-function commandText(command: Command, inline: Uint8Array[]): string {
-  if (command.kind !== "rowOp") return JSON.stringify(commandHead(command, inline));
+/** Valid until the next call. The most frequent command is written by hand, in a third of the time. */
+function commandJson(command: Command, inline: Uint8Array[]): Uint8Array {
+  if (command.kind !== "rowOp") {
+    return encoder.encode(JSON.stringify(commandHead(command, inline)));
+  }
   const { stamp, timeMs, op } = command;
-  const conditions = op.conditions.map((part) =>
-    part.is === "value"
-      ? `{"is":"value","column":${JSON.stringify(part.column)},"value":${valueText(part, inline)}}`
-      : JSON.stringify(part)
-  );
-  const mutations = op.mutations.map((part) =>
-    part.kind === "put"
-      ? `{"kind":"put","column":${JSON.stringify(part.column)},"value":${valueText(part, inline)}}`
-      : JSON.stringify("value" in part ? { ...part, value: valueHead(part.value, inline) } : part)
-  );
-  return `{"kind":"rowOp","stamp":{"clientId":${
-    JSON.stringify(stamp.clientId)
-  },"seq":${stamp.seq},` +
-    `"firstIncomplete":${stamp.firstIncomplete},"issuedMs":${stamp.issuedMs}},"timeMs":${timeMs},` +
-    `"op":{"row":${JSON.stringify(op.row)},"conditions":[${conditions.join()}],` +
-    `"mutations":[${mutations.join()}]}}`;
+  text.clear();
+  text.add('{"kind":"rowOp","stamp":{"clientId":').addString(stamp.clientId)
+    .add(',"seq":').addNumber(stamp.seq)
+    .add(',"firstIncomplete":').addNumber(stamp.firstIncomplete)
+    .add(',"issuedMs":').addNumber(stamp.issuedMs)
+    .add('},"timeMs":').addNumber(timeMs)
+    .add(',"op":{"row":').addString(op.row).add(',"conditions":[');
+  for (const [at, part] of op.conditions.entries()) {
+    if (at > 0) text.add(",");
+    text.add('{"is":"').add(part.is).add('","column":').addString(part.column);
+    if (part.is === "value") writeValue(part.value, inline);
+    if (part.is === "version") text.add(',"version":').addNumber(part.version);
+    text.add("}");
+  }
+  text.add('],"mutations":[');
+  for (let at = 0; at < op.mutations.length; at++) {
+    if (at > 0) text.add(",");
+    writeMutation(op.mutations[at]!, inline);
+  }
+  text.add("]}}");
+  return text.bytes;
 }
 
-function valueText({ value }: { readonly value: LogValue }, inline: Uint8Array[]): string {
-  const { size, crc, blob } = valueHead(value, inline);
-  const name = blob === undefined ? "" : `,"blob":${JSON.stringify(blob)}`;
-  return `{"size":${size},"crc":${crc}${name}}`;
+function writeMutation(part: LogMutation, inline: Uint8Array[]): void {
+  text.add('{"kind":"').add(part.kind).add('"');
+  switch (part.kind) {
+    case "put":
+      text.add(',"column":').addString(part.column);
+      writeValue(part.value, inline);
+      break;
+    case "delete":
+      text.add(',"column":').addString(part.column);
+      break;
+    case "deletePrefix":
+      text.add(',"prefix":').addString(part.prefix);
+      break;
+    case "add":
+      text.add(',"column":').addString(part.column).add(',"by":').addNumber(part.by);
+      break;
+    case "append":
+      text.add(',"prefix":').addString(part.prefix).add(',"counter":').addString(part.counter);
+      writeValue(part.value, inline);
+  }
+  text.add("}");
+}
+
+function writeValue({ size, crc, value }: LogValue, inline: Uint8Array[]): void {
+  text.add(',"value":{"size":').addNumber(size).add(',"crc":').addNumber(crc);
+  if (isBlobRef(value)) text.add(',"blob":').addString(value.blob);
+  else inline.push(value);
+  text.add("}");
 }
 
 function valueHead(value: LogValue, inline: Uint8Array[]): ValueHead {
@@ -269,12 +301,6 @@ export function attachAllValues(
   return heads as unknown as LogRowOp[];
 }
 
-/** Valid until the next call. */
-function utf8Of(text: string): Uint8Array {
-  if (text.length * 3 > scratch.length) return encoder.encode(text);
-  return scratch.subarray(0, encoder.encodeInto(text, scratch).written);
-}
-
-const scratch = new Uint8Array(16 * 1024);
+const text = new TextBuffer();
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();

@@ -413,11 +413,15 @@ export class Primary {
   #sendAppend(peer: PeerProgress, entries: readonly LogEntry[]): void {
     const core = this.#core;
     const prevLsn = toLsn(peer.nextLsn - 1);
+    const sizes: number[] = [], epochs: Append["epochs"] = [];
     let bytes = 0;
-    const heads: Append["entries"] = entries.map((entry) => {
+    for (const entry of entries) {
       bytes += entryBytes(entry);
-      return { epoch: entry.epoch, lsn: entry.lsn, size: entry.payload.length };
-    });
+      sizes.push(entry.payload.length);
+      const last = epochs.at(-1);
+      if (last?.epoch === entry.epoch) last.count += 1;
+      else epochs.push({ epoch: entry.epoch, count: 1 });
+    }
     core.send(peer.member.node, {
       kind: "append",
       ...core.head(peer.inc),
@@ -425,7 +429,8 @@ export class Primary {
       round: peer.round,
       prevEpoch: core.log.epochAt(prevLsn) ?? toEpoch(0),
       prevLsn,
-      entries: heads,
+      sizes,
+      epochs,
       commitLsn: core.commitLsn,
     }, entries);
     peer.toldCommitLsn = core.commitLsn;

@@ -52,7 +52,10 @@ const head = {
 export const EpochHistory = z.array(z.object({ epoch: Epoch, firstLsn: Lsn })).max(10_000);
 export type EpochHistory = z.infer<typeof EpochHistory>;
 
-/** primary → replica: make these entries durable, then answer `appendAck`. Entries' bytes follow. */
+/**
+ * primary → replica: make these entries durable, then answer `appendAck`. They are those behind
+ * `prevLsn`, one after the other; the bytes of each follow, and behind them those of its files.
+ */
 export const Append = z.object({
   kind: z.literal("append"),
   ...head,
@@ -60,23 +63,26 @@ export const Append = z.object({
   round: z.int().nonnegative(),
   /** Present until the receiver is known to have adopted this epoch. */
   config: GroupConfig.optional(),
-  /** The receiver must hold this entry right before the first of `entries`. */
+  /** The receiver must hold this entry right before the first of those that follow. */
   prevEpoch: Epoch,
   prevLsn: Lsn,
-  entries: z.array(z.object({
-    epoch: Epoch,
-    lsn: Lsn,
-    /** Bytes of the entry itself. */
+  /** Of each entry, the bytes. */
+  sizes: z.array(z.int().nonnegative()).max(1024),
+  /** The entries' epochs, ascending: so many are of the first, so many of the next. */
+  epochs: z.array(z.object({ epoch: Epoch, count: z.int().positive() })).max(1024),
+  /** Files that entries mention, in the order of the entries, `at` counted from 0. */
+  files: z.array(z.object({
+    at: z.int().nonnegative(),
+    blob: z.string().max(128),
     size: z.int().nonnegative(),
-    /** Files that the entry mentions; their bytes follow the entry's, unless `gone`. */
-    blobs: z.array(z.object({
-      blob: z.string().max(128),
-      size: z.int().nonnegative(),
-      gone: z.boolean().optional(),
-    })).optional(),
-  })).max(1024),
+    /** Overwritten since: no bytes follow. */
+    gone: z.boolean().optional(),
+  })).optional(),
   commitLsn: Lsn,
-});
+}).refine(
+  ({ sizes, epochs }) => epochs.reduce((sum, { count }) => sum + count, 0) === sizes.length,
+  "there are as many epochs as entries",
+);
 export type Append = z.infer<typeof Append>;
 
 /** replica → primary: everything up to `matchLsn` is yours, and on my disk. */

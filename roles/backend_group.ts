@@ -657,22 +657,25 @@ export class GroupShell {
   receive(message: ReplicaMessage, payload: Uint8Array): void {
     const entries: LogEntry[] = [];
     if (message.kind === "append") {
-      const sizes = message.entries.map(({ size }) => size);
-      const heads = message.entries.slice(0, this.#options.memory.admitEntries(this, sizes));
+      const { sizes, epochs, files = [] } = message;
       // An append of fewer entries is sound as well. The primary sends the rest again.
-      message = { ...message, entries: heads };
+      const count = this.#options.memory.admitEntries(this, sizes);
       // Entries of one frame come and go together. Values that go into files of their own do not: the
       // entries beside them are copied, so that they do not keep all of that in memory.
-      const isWhole = heads.length === sizes.length &&
-        heads.every(({ blobs }) => blobs === undefined);
+      const isWhole = count === sizes.length && files.length === 0;
       const buffer = isWhole ? null : payloadPool.claim(payload);
-      let offset = 0;
-      for (const head of heads) {
-        const end = offset + head.size;
+      let offset = 0, file = 0, stretch = 0, ofStretch = 0;
+      for (let at = 0; at < count; at++) {
+        const end = offset + sizes[at]!;
         const bytes = isWhole ? payload.subarray(offset, end) : payload.slice(offset, end);
         offset = end;
-        entries.push(new LogEntry(head.epoch, head.lsn, bytes));
-        for (const { blob, size, gone } of head.blobs ?? []) {
+        entries.push(new LogEntry(epochs[stretch]!.epoch, toLsn(message.prevLsn + at + 1), bytes));
+        if (++ofStretch === epochs[stretch]!.count) {
+          stretch += 1;
+          ofStretch = 0;
+        }
+        for (; files[file]?.at === at; file++) {
+          const { blob, size, gone } = files[file]!;
           if (gone === true) continue;
           this.#options.intake.add(blob, payload.subarray(offset, offset + size), buffer);
           offset += size;

@@ -80,22 +80,20 @@ export class GroupSender {
     values: readonly Map<string, LentValue | null>[],
   ): void {
     const payload: Uint8Array[] = [], lent: LentValue[] = [];
-    const heads: Append["entries"] = entries.map((entry, index) => {
+    const files: NonNullable<Append["files"]> = [];
+    for (const [at, entry] of entries.entries()) {
       payload.push(entry.payload);
-      const head = message.entries[index]!;
-      const found = values[index];
-      if (found === undefined || found.size === 0) return head;
-      const blobs = Array.from(found, ([blob, value]) => {
-        // Overwritten since, and its file removed: a later entry says so.
-        if (value === null) return { blob, size: 0, gone: true };
+      for (const [blob, value] of values[at] ?? []) {
+        // Null: overwritten since, and its file removed; a later entry says so.
+        files.push({ at, blob, size: value?.bytes.length ?? 0, ...(value ? {} : { gone: true }) });
+        if (value === null) continue;
         lent.push(value);
         payload.push(value.bytes);
-        return { blob, size: value.bytes.length };
-      });
-      return { ...head, blobs };
-    });
+      }
+    }
+    const whole = files.length === 0 ? message : { ...message, files };
     this.#options.peers.of("backend", to, "bulk")
-      .send(replicaConversation, "replica", { ...message, entries: heads }, payload, () => {
+      .send(replicaConversation, "replica", whole, payload, () => {
         for (const { letGo } of lent) letGo();
       });
   }

@@ -41,7 +41,8 @@ function append(bench: Bench, current: GroupConfig, behind: number, entries: Log
     round: 0,
     prevEpoch: epoch(behind === 0 ? 0 : 1),
     prevLsn: lsn(behind),
-    entries: entries.map((entry) => ({ epoch: entry.epoch, lsn: entry.lsn, size: 1 })),
+    sizes: entries.map(() => 1),
+    epochs: entries.map((entry) => ({ epoch: entry.epoch, count: 1 })),
     commitLsn: lsn(0),
   };
   return bench.step({ kind: "message", message, entries });

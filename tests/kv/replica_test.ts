@@ -189,14 +189,15 @@ Deno.test("a secondary acks an entry only after its own write, and never one it 
     round: 0,
     prevEpoch: epoch(0),
     prevLsn: lsn(0),
-    entries: [{ epoch: epoch(1), lsn: lsn(1), size: 1 }],
+    sizes: [1],
+    epochs: [{ epoch: epoch(1), count: 1 }],
     commitLsn: lsn(0),
   };
   const sent = (effects: Effect[]) =>
     effects.flatMap((effect) => effect.kind === "send" ? [effect.message.kind] : []);
   assert.deepEqual(sent(bench.step({ kind: "message", message: append, entries: [entry] })), []);
   assert.deepEqual(sent(bench.sync()), ["appendAck"]);
-  const gap = { ...append, prevEpoch: epoch(1), prevLsn: lsn(8), entries: [] };
+  const gap = { ...append, prevEpoch: epoch(1), prevLsn: lsn(8), sizes: [], epochs: [] };
   const effects = bench.step({ kind: "message", message: gap, entries: [] });
   assert.deepEqual(sent(effects), ["appendNack"]);
 });
@@ -245,7 +246,7 @@ Deno.test("entries that come while the members have an append to answer are writ
   });
   assert.deepEqual(bench.effects.slice(before).map(({ kind }) => kind), [], "they wait");
   const released = [...bench.ack(1, 2), ...bench.step({ kind: "flush" })];
-  assert.deepEqual(appendsTo1(released).map(({ entries }) => entries.length), [3]);
+  assert.deepEqual(appendsTo1(released).map(({ sizes }) => sizes.length), [3]);
   const writes = released.filter((effect) => effect.kind === "write");
   assert.deepEqual(writes.map(({ records }) => records.length), [3]);
   bench.sync();
@@ -263,7 +264,7 @@ Deno.test("many or large entries do not wait for the answer to the append before
   for (let i = 0; i < GATHERED_ENTRIES; i++) many.put(`${i}`);
   many.sync();
   const sent = appendsTo1(many.effects.slice(before));
-  assert.deepEqual(sent.map(({ entries }) => entries.length), [GATHERED_ENTRIES]);
+  assert.deepEqual(sent.map(({ sizes }) => sizes.length), [GATHERED_ENTRIES]);
   const large = primary();
   large.put("first");
   large.sync();
@@ -315,7 +316,7 @@ Deno.test("appends that a gap made a follower refuse are sent again once, not on
       entries: [],
     });
   const again = appendsTo1(refuse(underWay[1]!.round));
-  assert.deepEqual(again.map((append) => [append.prevLsn, append.entries.length]), [[1, 3]]);
+  assert.deepEqual(again.map((append) => [append.prevLsn, append.sizes.length]), [[1, 3]]);
   assert.deepEqual(appendsTo1(refuse(underWay[2]!.round)), []);
 });
 
@@ -595,7 +596,7 @@ Deno.test("a follower that restarted is sent an append even if it lacks nothing,
   });
   const appends = effects.flatMap((effect) =>
     effect.kind === "send" && effect.to === 1 && effect.message.kind === "append"
-      ? [[effect.message.prevLsn, effect.message.commitLsn, effect.message.entries.length]]
+      ? [[effect.message.prevLsn, effect.message.commitLsn, effect.message.sizes.length]]
       : []
   );
   assert.deepEqual(appends, [[1, 1, 0]]);
@@ -634,7 +635,7 @@ Deno.test("a member that left in good order is asked where it stands, not sent e
   const sent = what.filter((item) => typeof item !== "string");
   assert(sent.every(({ kind }) => kind !== "snapshotOffer"));
   const [append] = sent.filter((item) => item.kind === "append");
-  assert.deepEqual([append?.prevLsn, append?.entries], [last, []]);
+  assert.deepEqual([append?.prevLsn, append?.sizes], [last, []]);
   const proposed = bench.effects.findLast((effect) => effect.kind === "propose");
   assert.deepEqual(proposed?.change, { kind: "add", member: left[0] });
 });
