@@ -94,6 +94,8 @@ const NEVER_HEARD = { lastMs: 0, lastLsn: toLsn(0) };
 export class Completions {
   /** Those that were heard last come last. */
   readonly #clients = new Map<string, ClientRecord>();
+  /** The last of them, so that one client's requests in a row move nothing. */
+  #last: ClientRecord | null = null;
   #bytes = 0;
   #forgottenMs = Number.MIN_SAFE_INTEGER;
 
@@ -154,8 +156,12 @@ export class Completions {
     if (record === undefined) {
       record = { firstIncomplete: 1, lastMs: 0, lastLsn: at.lsn, issuedMs, outcomes: new Map() };
       this.#bytes += CLIENT_BYTES;
-    } else this.#clients.delete(stamp.clientId);
-    this.#clients.set(stamp.clientId, record);
+    }
+    if (record !== this.#last) {
+      this.#clients.delete(stamp.clientId);
+      this.#clients.set(stamp.clientId, record);
+      this.#last = record;
+    }
     record.lastMs = at.timeMs;
     record.lastLsn = at.lsn;
     if (issuedMs > record.issuedMs) record.issuedMs = issuedMs;
@@ -218,6 +224,7 @@ export class Completions {
       if (known === undefined) this.#bytes += CLIENT_BYTES;
       else this.#clients.delete(clientId);
       this.#clients.set(clientId, record);
+      this.#last = record;
       record.lastMs = at.timeMs;
       record.lastLsn = at.lsn;
       record.issuedMs = Math.max(record.issuedMs, issuedMs);
@@ -247,6 +254,7 @@ export class Completions {
   #forget(clientId: string, record: ClientRecord): void {
     this.#drop(record, Infinity);
     this.#clients.delete(clientId);
+    if (record === this.#last) this.#last = null;
     this.#bytes -= CLIENT_BYTES;
   }
 

@@ -78,6 +78,7 @@ export function checkRows(ops: readonly { readonly row: string }[]): void {
   if (ops.length === 0 || ops.length > ROWS_MAX) {
     refuse(`A transaction has 1 to ${ROWS_MAX} rows, not ${ops.length}`);
   }
+  if (ops.length === 1) return checkKey("row", ops[0]!.row);
   const rows = new Set<string>();
   for (const { row } of ops) {
     checkKey("row", row);

@@ -29,7 +29,7 @@ import { mutated } from "./mutant.ts";
 import { PeerProgress } from "./peer_progress.ts";
 import { ReadGate, type RowSpan, rowWithin, spansOverlap, type WaitingRead } from "./read_gate.ts";
 import type { ReplicaCore } from "./replica_core.ts";
-import { commonPosition, entryBytes, type LogEntry } from "./replica_log.ts";
+import { commonPosition, type LogEntry } from "./replica_log.ts";
 import type { Input, RefusalCode } from "./replica_types.ts";
 import type { TabletChange, TabletLimits } from "./tablet_policy.ts";
 import { WriteQueue } from "./write_queue.ts";
@@ -416,7 +416,7 @@ export class Primary {
     const sizes: number[] = [], epochs: Append["epochs"] = [];
     let bytes = 0;
     for (const entry of entries) {
-      bytes += entryBytes(entry);
+      bytes += entry.bytes;
       sizes.push(entry.payload.length);
       const last = epochs.at(-1);
       if (last?.epoch === entry.epoch) last.count += 1;

@@ -17,6 +17,8 @@ import { invariant } from "./invariant.ts";
 export class LogEntry {
   /** The files that the command's large values lie in. */
   readonly blobs: readonly BlobFile[];
+  /** What sending it costs, the files included. */
+  readonly bytes: number;
   #command: Command | null;
 
   /** @param payload the command's bytes, which must not change */
@@ -27,6 +29,7 @@ export class LogEntry {
     command: Command = decodeCommand(payload),
   ) {
     this.blobs = blobsOf(command);
+    this.bytes = this.blobs.reduce((sum, { size }) => sum + size, payload.length);
     this.#command = command;
   }
 
@@ -158,7 +161,7 @@ export class ReplicaLog {
     let bytes = 0;
     for (let i = this.#trimmed + lsn - first; i < this.#recent.length; i++) {
       const entry = this.#recent[i]!;
-      bytes += entryBytes(entry);
+      bytes += entry.bytes;
       if (entries.length > 0 && (bytes > limits.bytesMax || entries.length >= limits.entriesMax)) {
         break;
       }
@@ -173,7 +176,7 @@ export class ReplicaLog {
     if (lsn < first) return Infinity;
     let bytes = 0;
     for (let i = this.#trimmed + lsn - first; i < this.#recent.length; i++) {
-      bytes += entryBytes(this.#recent[i]!);
+      bytes += this.#recent[i]!.bytes;
     }
     return bytes;
   }
@@ -185,7 +188,7 @@ export class ReplicaLog {
     for (let i = this.#trimmed + first - this.#firstRecentLsn; i < this.#recent.length; i++) {
       const entry = this.#recent[i]!;
       logBytes += entry.payload.length;
-      bytes += entryBytes(entry);
+      bytes += entry.bytes;
     }
     return { logBytes, bytes };
   }
@@ -207,13 +210,6 @@ export class ReplicaLog {
   get #firstRecentLsn(): Lsn {
     return toLsn(this.#lastLsn - (this.#recent.length - this.#trimmed) + 1);
   }
-}
-
-/** Bytes that sending the entry costs, the files that it mentions included. */
-export function entryBytes(entry: LogEntry): number {
-  let bytes = entry.payload.length;
-  for (const { size } of entry.blobs) bytes += size;
-  return bytes;
 }
 
 /**

@@ -16,7 +16,7 @@ import {
 } from "./completions.ts";
 import { mutated } from "./mutant.ts";
 import type { ReplicaCore } from "./replica_core.ts";
-import { entryBytes, type LogEntry } from "./replica_log.ts";
+import type { LogEntry } from "./replica_log.ts";
 import type { Input } from "./replica_types.ts";
 import type { AppliedOutcome } from "./group_state.ts";
 import type { AwayOutcome } from "./tablet_move.ts";
@@ -37,14 +37,12 @@ const TABLETS_LOOK_EVERY_MS = 100;
 
 const NOT_REMEMBERED = "What became of this request is not remembered any more";
 
-const keyOf = ({ clientId, seq }: RequestStamp) => `${clientId}/${seq}`;
-
 export class WriteQueue {
   readonly #core: ReplicaCore;
   readonly #tabletLimits: TabletLimits | null;
   /** The requests that wait for each entry. */
   readonly #waiting = new Map<Lsn, number[]>();
-  readonly #inProgress = new Map<string, Lsn>();
+  readonly #inProgress = new RequestsInProgress();
   /** Steps of a tablet's move, by their entries. */
   readonly #moving = new Map<Lsn, number>();
   #uncommittedBytes = 0;
@@ -76,7 +74,7 @@ export class WriteQueue {
       core.effects.push({ kind: "reply", requestId, outcome: known });
       return;
     }
-    const underWay = this.#inProgress.get(keyOf(stamp));
+    const underWay = this.#inProgress.get(stamp);
     if (underWay !== undefined) {
       this.#waiting.get(underWay)?.push(requestId);
       return;
@@ -93,8 +91,8 @@ export class WriteQueue {
     if (!this.#admits(requestId, stamp, timeMs) || !this.#admitsLocks(requestId, request)) return;
     const entry = core.appendOwn({ ...request, stamp, timeMs });
     this.#waiting.set(entry.lsn, [requestId]);
-    this.#inProgress.set(keyOf(stamp), entry.lsn);
-    this.#uncommittedBytes += entryBytes(entry);
+    this.#inProgress.set(stamp, entry.lsn);
+    this.#uncommittedBytes += entry.bytes;
   }
 
   /** False when the request was refused. */
@@ -172,11 +170,11 @@ export class WriteQueue {
       this.#reshaping = null;
       if (requestId !== null) core.effects.push({ kind: "reshaped", requestId });
     }
-    if ("stamp" in command) this.#inProgress.delete(keyOf(command.stamp));
+    if ("stamp" in command) this.#inProgress.delete(command.stamp);
     const waiting = this.#waiting.get(lsn);
     if (waiting === undefined) return;
     this.#waiting.delete(lsn);
-    this.#uncommittedBytes -= entryBytes(entry);
+    this.#uncommittedBytes -= entry.bytes;
     for (const requestId of waiting) {
       if (outcome?.kind === "away") this.#refuseAway(requestId, outcome);
       else if (outcome !== null) core.effects.push({ kind: "reply", requestId, outcome });
@@ -260,5 +258,27 @@ export class WriteQueue {
     const reshaping = this.#reshaping?.requestId ?? null;
     if (reshaping !== null) requestIds.push(reshaping);
     for (const requestId of requestIds) core.refuse(requestId, "not_primary", message, true);
+  }
+}
+
+/** The entries of requests that are not applied yet. */
+class RequestsInProgress {
+  readonly #clients = new Map<string, Map<number, Lsn>>();
+
+  get({ clientId, seq }: RequestStamp): Lsn | undefined {
+    return this.#clients.get(clientId)?.get(seq);
+  }
+
+  set({ clientId, seq }: RequestStamp, lsn: Lsn): void {
+    const entries = this.#clients.get(clientId);
+    if (entries === undefined) this.#clients.set(clientId, new Map([[seq, lsn]]));
+    else entries.set(seq, lsn);
+  }
+
+  delete({ clientId, seq }: RequestStamp): void {
+    const entries = this.#clients.get(clientId);
+    if (entries === undefined) return;
+    entries.delete(seq);
+    if (entries.size === 0) this.#clients.delete(clientId);
   }
 }

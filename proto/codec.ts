@@ -46,6 +46,8 @@ export const EMPTY_PAYLOAD = new Uint8Array(0);
 
 const NEWLINE = 10;
 const PARTIAL_BYTES_MIN = 4096;
+/** Payloads up to this size are arrays of their own. */
+const SMALL_BYTES_MAX = 4096;
 const PARTIAL_BYTES_KEPT = 64 * 1024;
 const utf8Encoder = new TextEncoder();
 const utf8Decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -69,7 +71,7 @@ export function encodeLine(line: Readonly<Record<string, unknown>>): string {
 export class FrameDecoder {
   /** May be raised between two frames: a handshake has tighter limits than what follows it. */
   limits: FrameLimits;
-  /** Gives the array that the payload behind `line` is filled into. All of it is overwritten. */
+  /** Gives the array that a larger payload behind `line` is filled into. All of it is overwritten. */
   allocate: (bytes: number, line: Frame["line"]) => Uint8Array = (bytes) => new Uint8Array(bytes);
   #chunk: Uint8Array = EMPTY_PAYLOAD;
   #at = 0;
@@ -176,6 +178,13 @@ export class FrameDecoder {
       );
     }
     this.#line = line;
+    if (bytes > 0 && bytes <= SMALL_BYTES_MAX && bytes <= this.#chunk.length - this.#at) {
+      // Most of them: one copy out of the chunk, and no array to fill.
+      this.#payload = this.#chunk.slice(this.#at, this.#at + bytes);
+      this.#at += bytes;
+      this.#filled = bytes;
+      return;
+    }
     this.#payload = bytes === 0 ? EMPTY_PAYLOAD : this.allocate(bytes, line);
     this.#filled = 0;
   }

@@ -80,9 +80,7 @@ export class BackendService {
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "apply", body, payload);
       this.#checkRow(group, body.op.row);
-      return this.#write(group, body.stamp, { ops: [body.op], payload }, ([op]) => {
-        return { kind: "rowOp", op: op! };
-      });
+      return this.#write(group, body.stamp, { ops: [body.op], payload }, asRowOp);
     },
     multiRow: (body, payload) => {
       this.requestCount += 1;
@@ -90,9 +88,7 @@ export class BackendService {
       const away = this.#elsewhere(group, body.hops);
       if (away !== null) return this.#forward(away, "multiRow", body, payload);
       this.#checkRows(group, body.ops);
-      return this.#write(group, body.stamp, { ops: body.ops, payload }, (ops) => {
-        return { kind: "multiRow", ops };
-      });
+      return this.#write(group, body.stamp, { ops: body.ops, payload }, asMultiRow);
     },
     prepare: (body, payload) => {
       this.requestCount += 1;
@@ -268,43 +264,40 @@ export class BackendService {
 
   // ------------------------------------------------------------------------------- writes
 
-  async #write(
+  #write(
     group: GroupShell,
     stamp: RequestStamp,
     { ops: heads, payload }: { ops: readonly RowOpHead[]; payload: Uint8Array },
     requestOf: (ops: LogRowOp[]) => LogRequest,
   ) {
     checkRows(heads);
-    const large = payload.length > INLINE_BYTES_MAX ? payload.length : 0;
-    if (large > 0 && this.#largeBytes + large > this.#options.ioBufferBytes) {
+    const large = payload.length > INLINE_BYTES_MAX;
+    if (large && this.#largeBytes + payload.length > this.#options.ioBufferBytes) {
       throw new KvError("busy", `${this.#largeBytes} bytes of large values are under way already`);
     }
     group.admit(memoryOf(heads));
-    this.#largeBytes += large;
-    try {
-      const request = requestOf(this.#keepLargeValues(attachAllValues(heads, payload), payload));
-      const answer = group.apply(stamp, request);
-      if (large > 0 && !group.isLogged(stamp)) this.#discardFiles(request);
-      return answerOf(await answer);
-    } finally {
-      this.#largeBytes -= large;
-    }
+    const ops = attachAllValues(heads, payload);
+    checkParts(ops);
+    if (large) return this.#writeLarge(group, stamp, { ops, payload }, requestOf);
+    return group.apply(stamp, requestOf(ops)).then(answerOf);
   }
 
-  /** Checks every value against its checksum, then starts writing large ones to files. */
-  #keepLargeValues(ops: readonly LogRowOp[], payload: Uint8Array): LogRowOp[] {
-    let bytes = 0;
-    for (const { conditions, mutations } of ops) {
-      for (const part of [...conditions, ...mutations]) {
-        checkColumns(part);
-        if ("value" in part) bytes += this.#checked(part.value).size;
-      }
+  /** Some of its values may belong into files of their own. */
+  async #writeLarge(
+    group: GroupShell,
+    stamp: RequestStamp,
+    { ops, payload }: { ops: readonly LogRowOp[]; payload: Uint8Array },
+    requestOf: (ops: LogRowOp[]) => LogRequest,
+  ) {
+    this.#largeBytes += payload.length;
+    try {
+      const request = requestOf(ops.map((op) => this.#withFiles(op, payload)));
+      const answer = group.apply(stamp, request);
+      if (!group.isLogged(stamp)) this.#discardFiles(request);
+      return answerOf(await answer);
+    } finally {
+      this.#largeBytes -= payload.length;
     }
-    if (bytes > OPERATION_BYTES_MAX) {
-      const message = `A request carries at most ${OPERATION_BYTES_MAX} bytes of values`;
-      throw new KvError("invalid_request", message);
-    }
-    return ops.map((op) => this.#withFiles(op, payload));
   }
 
   #withFiles(op: LogRowOp, payload: Uint8Array): LogRowOp {
@@ -332,19 +325,6 @@ export class BackendService {
         env.log("warning", "a file could not be removed", { blob, message: String(error) })
       );
     }
-  }
-
-  #checked(value: LogValue): LogValue {
-    if (isBlobRef(value.value)) {
-      throw new KvError("invalid_request", "A client cannot name the file of a value");
-    }
-    if (value.size > VALUE_BYTES_MAX) {
-      throw new KvError("invalid_request", `A value has at most ${VALUE_BYTES_MAX} bytes`);
-    }
-    if (crc32(value.value) !== value.crc) {
-      throw new KvError("invalid_request", "A value does not match its checksum");
-    }
-    return value;
   }
 
   // -------------------------------------------------------------------------------- reads
@@ -517,14 +497,19 @@ const OP_BYTES = 512, PART_BYTES = 256;
 function memoryOf(heads: readonly RowOpHead[]): number {
   let bytes = OP_BYTES;
   for (const { row, conditions, mutations } of heads) {
-    for (const part of [...conditions, ...mutations]) {
-      bytes += PART_BYTES + 2 * row.length;
-      for (const name of ["column", "prefix", "counter"] as const) {
-        bytes += 2 * ((part as Record<string, unknown>)[name] as string | undefined ?? "").length;
-      }
-      if ("value" in part && part.value.size <= INLINE_BYTES_MAX) bytes += part.value.size;
-    }
+    for (const part of conditions) bytes += partMemory(row, part);
+    for (const part of mutations) bytes += partMemory(row, part);
   }
+  return bytes;
+}
+
+type PartHead = RowOpHead["conditions"][number] | RowOpHead["mutations"][number];
+
+function partMemory(row: string, part: PartHead): number {
+  let bytes = PART_BYTES + 2 * row.length;
+  if ("column" in part) bytes += 2 * part.column.length;
+  else bytes += 2 * part.prefix.length + ("counter" in part ? 2 * part.counter.length : 0);
+  if ("value" in part && part.value.size <= INLINE_BYTES_MAX) bytes += part.value.size;
   return bytes;
 }
 
@@ -596,17 +581,52 @@ function locksIn(group: GroupShell, span: RowSpan): LocksAnswer {
 const hasLocks = (group: GroupShell, span: RowSpan) =>
   group.replica.state.locks.decidedElsewhere(span).length > 0;
 
-const answerOf = (outcome: RequestOutcome) =>
-  outcome.kind === "applied" ? { ...outcome, numbers: [...outcome.numbers] } : outcome;
+/** The wire's types allow to change what nobody changes. */
+const answerOf = (outcome: RequestOutcome) => outcome as Writable<RequestOutcome>;
+type Writable<T> = T extends { readonly numbers: readonly number[] }
+  ? Omit<T, "numbers"> & { numbers: number[] }
+  : T;
 
-function checkColumns(part: LogCondition | LogMutation): void {
-  const names = [
-    ..."column" in part ? [part.column] : [],
-    ..."counter" in part ? [part.counter] : [],
-    ..."prefix" in part ? [part.prefix] : [],
-  ];
-  if (!names.some(isInternal)) return;
+const asRowOp = ([op]: readonly LogRowOp[]): LogRequest => ({ kind: "rowOp", op: op! });
+const asMultiRow = (ops: readonly LogRowOp[]): LogRequest => ({ kind: "multiRow", ops });
+
+/** Checks every name, and every value against its checksum. */
+function checkParts(ops: readonly LogRowOp[]): void {
+  let bytes = 0;
+  for (const { conditions, mutations } of ops) {
+    for (const part of conditions) bytes += checkPart(part);
+    for (const part of mutations) bytes += checkPart(part);
+  }
+  if (bytes <= OPERATION_BYTES_MAX) return;
+  const message = `A request carries at most ${OPERATION_BYTES_MAX} bytes of values`;
+  throw new KvError("invalid_request", message);
+}
+
+/** Returns the bytes of the part's value. */
+function checkPart(part: LogCondition | LogMutation): number {
+  if ("column" in part) checkColumn(part.column);
+  if ("counter" in part) checkColumn(part.counter);
+  if ("prefix" in part) checkColumn(part.prefix);
+  if (!("value" in part)) return 0;
+  checkValue(part.value);
+  return part.value.size;
+}
+
+function checkColumn(name: string): void {
+  if (!isInternal(name)) return;
   throw new KvError("invalid_request", "Columns that begin with U+0001 are the store's own");
+}
+
+function checkValue(value: LogValue): void {
+  if (isBlobRef(value.value)) {
+    throw new KvError("invalid_request", "A client cannot name the file of a value");
+  }
+  if (value.size > VALUE_BYTES_MAX) {
+    throw new KvError("invalid_request", `A value has at most ${VALUE_BYTES_MAX} bytes`);
+  }
+  if (crc32(value.value) !== value.crc) {
+    throw new KvError("invalid_request", "A value does not match its checksum");
+  }
 }
 
 /** zod gives `undefined` for what is absent; the options of a page leave it out. */
