@@ -8,7 +8,8 @@ const Answer = z.object({
   ok: z.literal(true).optional(),
   value: z.string().nullable().optional(),
 });
-const decoder = new TextDecoder();
+/** A character for each byte. */
+const decoder = new TextDecoder("latin1");
 
 export async function connectSketch(port: number): Promise<StoreClient> {
   const conn = await Deno.connect({ hostname: "127.0.0.1", port });
