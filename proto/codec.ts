@@ -5,6 +5,10 @@
  *     \n
  *     payload  exactly N raw bytes, when the line holds `"bytes": N`
  *
+ * Frames that leave at the same time may share a line, `{"all": [...], "bytes": N}`: the objects are their
+ * lines, and their payloads follow one behind the other. To parse one such line takes half the time that
+ * many short ones take. The decoder gives single frames either way.
+ *
  * {@link FrameDecoder} takes bytes as they come off a socket, cut anywhere, and gives whole frames.
  * It looks at each byte once, holds at most one line and one payload, and fills a payload straight
  * into the one array that it hands out. What the lines mean is rpc.ts and hello.ts; a stream that
@@ -60,12 +64,17 @@ export function encodeFrame(
   const parts = payload === undefined ? [] : payload instanceof Uint8Array ? [payload] : payload;
   const bytes = parts.reduce((sum, part) => sum + part.length, 0);
   const whole = bytes === 0 ? line : { ...line, bytes };
-  return [utf8Encoder.encode(encodeLine(whole)), ...parts.filter((part) => part.length > 0)];
+  return [utf8Encoder.encode(`${encodeLine(whole)}\n`), ...parts.filter((part) => part.length > 0)];
 }
 
-/** For callers that join many lines before they encode them. JSON escapes line breaks. */
+/** A line without its break, for callers that join many before they encode them. */
 export function encodeLine(line: Readonly<Record<string, unknown>>): string {
-  return JSON.stringify(line) + "\n";
+  return JSON.stringify(line);
+}
+
+/** The line that several frames share, without its break. */
+export function joinLines(lines: readonly string[], payloadBytes: number): string {
+  return `{"all":[${lines.join()}]${payloadBytes === 0 ? "" : `,"bytes":${payloadBytes}`}}`;
 }
 
 export class FrameDecoder {
@@ -82,6 +91,8 @@ export class FrameDecoder {
   #line: Record<string, unknown> | null = null;
   #payload: Uint8Array = EMPTY_PAYLOAD;
   #filled = 0;
+  /** Frames that came in one line and were not given out yet, the next one last. */
+  #together: Frame[] = [];
   #failure: FrameError | null = null;
 
   constructor(limits: FrameLimits = FRAME_LIMITS) {
@@ -107,9 +118,13 @@ export class FrameDecoder {
    */
   next(): Frame | null {
     if (this.#failure !== null) throw this.#failure;
+    if (this.#together.length > 0) return this.#together.pop()!;
     try {
       if (this.#line === null && !this.#readLine()) return null;
-      return this.#fillPayload();
+      const frame = this.#fillPayload();
+      if (frame === null || frame.line.all === undefined) return frame;
+      this.#together = takeApart(frame).reverse();
+      return this.#together.pop()!;
     } catch (error) {
       if (error instanceof FrameError) {
         this.#failure = error;
@@ -135,7 +150,8 @@ export class FrameDecoder {
 
   /** Whether the stream may end here without cutting a frame short. */
   get atBoundary(): boolean {
-    return this.#line === null && this.#partialLength === 0 && this.#at >= this.#chunk.length;
+    return this.#line === null && this.#partialLength === 0 && this.#at >= this.#chunk.length &&
+      this.#together.length === 0;
   }
 
   #readLine(): boolean {
@@ -167,10 +183,7 @@ export class FrameDecoder {
   }
 
   #beginPayload(line: Record<string, unknown>): void {
-    const bytes = line.bytes === undefined ? 0 : line.bytes;
-    if (typeof bytes !== "number" || !Number.isSafeInteger(bytes) || bytes < 0) {
-      throw new FrameError("bad_message", 'Cannot read a line: "bytes" is not a whole number >= 0');
-    }
+    const bytes = payloadBytesOf(line);
     if (bytes > this.limits.payloadBytesMax) {
       throw new FrameError(
         "payload_too_large",
@@ -223,7 +236,46 @@ export class FrameDecoder {
     this.#chunk = this.#partial = this.#payload = EMPTY_PAYLOAD;
     this.#at = this.#partialLength = 0;
     this.#line = null;
+    this.#together = [];
   }
+}
+
+/**
+ * The frames of a line that several share.
+ *
+ * What a request brings is a view, which the request's end lets go of; all else is kept for longer,
+ * and so gets an array of its own.
+ */
+function takeApart({ line: { all }, payload }: Frame): Frame[] {
+  if (!Array.isArray(all) || all.length === 0) {
+    throw new FrameError("bad_message", 'Cannot read a line: "all" is not a list of messages');
+  }
+  let at = 0;
+  const frames = all.map((line: unknown): Frame => {
+    if (!isObject(line) || line.all !== undefined) {
+      throw new FrameError("bad_message", 'Cannot read a line: something in "all" is no message');
+    }
+    const end = at + payloadBytesOf(line);
+    if (at === end) return { line, payload: EMPTY_PAYLOAD };
+    const isRequest = line.m !== undefined && line.id !== undefined;
+    const own = isRequest ? payload.subarray(at, end) : payload.slice(at, end);
+    at = end;
+    return { line, payload: own };
+  });
+  if (at !== payload.length) {
+    const message = 'Cannot read a line: the payloads of "all" are not what "bytes" says';
+    throw new FrameError("bad_message", message);
+  }
+  return frames;
+}
+
+function payloadBytesOf({ bytes = 0 }: Frame["line"]): number {
+  if (typeof bytes === "number" && Number.isSafeInteger(bytes) && bytes >= 0) return bytes;
+  throw new FrameError("bad_message", 'Cannot read a line: "bytes" is not a whole number >= 0');
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function parseLine(bytes: Uint8Array): Record<string, unknown> {
@@ -233,8 +285,6 @@ function parseLine(bytes: Uint8Array): Record<string, unknown> {
   } catch (cause) {
     throw new FrameError("broken_json", "Cannot read a line: it is not JSON in UTF-8", { cause });
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new FrameError("bad_message", "Cannot read a line: it is not a JSON object");
-  }
-  return value as Record<string, unknown>;
+  if (isObject(value)) return value;
+  throw new FrameError("bad_message", "Cannot read a line: it is not a JSON object");
 }

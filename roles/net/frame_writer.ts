@@ -3,11 +3,13 @@
  *
  * Everything queued while a write is under way goes out with the next one, so a busy connection
  * makes few large writes and an idle one writes at once. Lines and small payloads are joined in a
- * buffer; large payloads go to the socket as they are. The queue is bounded by its user, who looks
+ * buffer, and small frames in a row share one line; large payloads go to the socket as they are. The queue is bounded by its user, who looks
  * at `queuedBytes` before adding to it.
  */
+import { joinLines } from "../../proto/codec.ts";
 
 interface QueuedFrame {
+  /** Without its break. */
   readonly line: string;
   readonly payload: readonly Uint8Array[];
   readonly onWritten: (() => void) | null;
@@ -24,6 +26,12 @@ export interface FrameWriterOptions {
 const BUFFER_BYTES = 32 * 1024;
 /** A payload of up to this size is cheaper to copy than to write on its own. */
 const JOINED_PAYLOAD_BYTES_MAX = 8 * 1024;
+/** Frames that share a line: so many, each and all together of so many bytes at most. */
+const SHARED_FRAMES_MAX = 256;
+const SHARED_FRAME_BYTES_MAX = 2 * 1024;
+const SHARED_PAYLOAD_BYTES_MAX = 16 * 1024;
+const SHARED_LINE_LENGTH_MAX = 8 * 1024;
+const LINE_BREAK = 10;
 const NO_PAYLOAD: readonly Uint8Array[] = [];
 const utf8Encoder = new TextEncoder();
 
@@ -92,10 +100,12 @@ export class FrameWriter {
       while (this.#queue.length > 0) {
         const frames = this.#queue;
         this.#queue = [];
-        for (const frame of frames) {
+        for (let at = 0; at < frames.length;) {
           if (this.#ended) return;
-          this.handedOverCount++;
-          const rest = this.#writeFrame(frame);
+          const shared = frames.length === 1 ? frames : sharedFrom(frames, at);
+          at += shared.length;
+          this.handedOverCount += shared.length;
+          const rest = shared.length > 1 ? this.#writeShared(shared) : this.#writeFrame(shared[0]!);
           if (rest !== undefined) await rest;
         }
         await this.#flush();
@@ -112,20 +122,32 @@ export class FrameWriter {
     }
   }
 
+  #writeShared(frames: readonly QueuedFrame[]): Promise<void> | undefined {
+    const payload = frames.flatMap((each) => each.payload);
+    const bytes = payload.reduce((sum, part) => sum + part.length, 0);
+    const line = joinLines(frames.map((each) => each.line), bytes);
+    // What the joining adds was never counted as queued.
+    this.queuedBytes += line.length - frames.reduce((sum, each) => sum + each.line.length, 0);
+    return this.#writeFrame({ line, payload, onWritten: null });
+  }
+
   #writeFrame(frame: QueuedFrame): Promise<void> | undefined {
     const { line, payload } = frame;
     // UTF-8 needs at most three bytes per UTF-16 unit. Most frames take this way, without a promise.
-    if (payload.length === 0 && line.length * 3 <= BUFFER_BYTES - this.#used) {
-      this.#encode(line);
-      return undefined;
+    let most = 3 * line.length + 1;
+    for (const part of payload) most += part.length;
+    if (most > BUFFER_BYTES - this.#used || frame.onWritten !== null) {
+      return this.#writeLargeFrame(frame);
     }
-    return this.#writeLargeFrame(frame);
+    this.#encode(line);
+    for (const part of payload) this.#join(part);
+    return undefined;
   }
 
   async #writeLargeFrame({ line, payload, onWritten }: QueuedFrame): Promise<void> {
-    if (line.length * 3 > BUFFER_BYTES - this.#used) await this.#flush();
-    if (line.length * 3 > BUFFER_BYTES) {
-      await this.#write(utf8Encoder.encode(line));
+    if (line.length * 3 + 1 > BUFFER_BYTES - this.#used) await this.#flush();
+    if (line.length * 3 + 1 > BUFFER_BYTES) {
+      await this.#write(utf8Encoder.encode(`${line}\n`));
       this.#settle(line.length);
     } else {
       this.#encode(line);
@@ -133,12 +155,11 @@ export class FrameWriter {
     for (const part of payload) {
       if (part.length > BUFFER_BYTES - this.#used) await this.#flush();
       if (part.length <= JOINED_PAYLOAD_BYTES_MAX) {
-        this.#buffer.set(part, this.#used);
-        this.#used += part.length;
-      } else {
-        await this.#flush();
-        await this.#write(part);
+        this.#join(part);
+        continue;
       }
+      await this.#flush();
+      await this.#write(part);
       this.#settle(part.length);
     }
     // Small parts lie copied in our own buffer by now.
@@ -147,7 +168,14 @@ export class FrameWriter {
 
   #encode(line: string): void {
     this.#used += utf8Encoder.encodeInto(line, this.#buffer.subarray(this.#used)).written;
+    this.#buffer[this.#used++] = LINE_BREAK;
     this.#settle(line.length);
+  }
+
+  #join(part: Uint8Array): void {
+    this.#buffer.set(part, this.#used);
+    this.#used += part.length;
+    this.#settle(part.length);
   }
 
   async #flush(): Promise<void> {
@@ -169,6 +197,20 @@ export class FrameWriter {
   #settle(bytes: number): void {
     if (!this.#ended) this.queuedBytes -= bytes;
   }
+}
+
+/** The frames from `at` on that go into one line: small ones in a row. At least the one at `at`. */
+function sharedFrom(frames: readonly QueuedFrame[], at: number): readonly QueuedFrame[] {
+  let end = at, lineLength = 0, payloadBytes = 0;
+  for (; end < frames.length && end - at < SHARED_FRAMES_MAX; end++) {
+    const { line, payload, onWritten } = frames[end]!, bytes = frameBytes(line, payload);
+    lineLength += line.length;
+    payloadBytes += bytes - line.length;
+    const isSmall = bytes <= SHARED_FRAME_BYTES_MAX && onWritten === null;
+    if (!isSmall || payloadBytes > SHARED_PAYLOAD_BYTES_MAX) break;
+    if (lineLength > SHARED_LINE_LENGTH_MAX) break;
+  }
+  return frames.slice(at, Math.max(end, at + 1));
 }
 
 function frameBytes(line: string, payload: readonly Uint8Array[]): number {

@@ -60,7 +60,7 @@ export function describeExcess(
   }
   // Counted only where it could matter: UTF-8 needs at most three bytes per UTF-16 unit.
   if (line.length * 3 <= lineBytesMax) return null;
-  const lineBytes = new TextEncoder().encode(line).length - 1;
+  const lineBytes = new TextEncoder().encode(line).length;
   if (lineBytes <= lineBytesMax) return null;
   return `${lineBytes} bytes of JSON are over the limit of ${lineBytesMax}`;
 }

@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
   encodeFrame,
+  encodeLine,
   type Frame,
   FrameDecoder,
   FrameError,
   type FrameErrorCode,
+  joinLines,
 } from "../../proto/codec.ts";
 
 const LIMITS = { lineBytesMax: 100, payloadBytesMax: 1000 };
@@ -32,7 +34,7 @@ Deno.test("FrameDecoder gives the same frames wherever the stream is cut in two"
 Deno.test("FrameDecoder gives any frames back, cut into any pieces", () => {
   const anyFrame = fc.record({
     line: fc.dictionary(
-      fc.string().filter((key) => key !== "bytes" && key !== "__proto__"),
+      fc.string().filter((key) => !["bytes", "all", "__proto__"].includes(key)),
       json(),
     ),
     payload: fc.uint8Array({ maxLength: 5000 }),
@@ -58,6 +60,57 @@ Deno.test("FrameDecoder gives any frames back, cut into any pieces", () => {
     ),
     { numRuns: 200 },
   );
+});
+
+Deno.test("FrameDecoder gives frames that share a line one by one, wherever the stream is cut", () => {
+  const frames = [
+    { line: { id: 1, m: "put", bytes: 3 }, payload: bytes("abc") },
+    { line: { re: 7, b: null }, payload: bytes("") },
+    { line: { re: 8, b: { row: "ä🎈" }, bytes: 4 }, payload: bytes("d\nef") },
+    { line: { m: "note", bytes: 1 }, payload: bytes("g") },
+  ];
+  const line = joinLines(frames.map(({ line }) => encodeLine(line)), 8);
+  const after = { line: { ping: 1 }, payload: bytes("") };
+  const stream = concat([
+    bytes(`${line}\n`),
+    ...frames.map(({ payload }) => payload),
+    bytes('{"ping":1}\n'),
+  ]);
+  for (let cut = 0; cut <= stream.length; cut++) {
+    const decoder = new FrameDecoder();
+    const got = [
+      ...feed(decoder, stream.slice(0, cut)),
+      ...feed(decoder, stream.slice(cut)),
+    ];
+    assert.deepEqual(got.map(({ line, payload }) => ({ line, payload: payload.slice() })), [
+      ...frames,
+      after,
+    ]);
+    assert.ok(decoder.atBoundary);
+    // Only what a request brings may lie in a buffer with others.
+    for (const { line, payload } of got.filter(({ line }) => line.id === undefined)) {
+      assert.equal(payload.buffer.byteLength, payload.length, JSON.stringify(line));
+    }
+  }
+});
+
+Deno.test("FrameDecoder refuses a shared line whose parts do not add up", () => {
+  for (
+    const line of [
+      '{"all":1}',
+      '{"all":[]}',
+      '{"all":[1]}',
+      '{"all":[null]}',
+      '{"all":[[]]}',
+      '{"all":[{"all":[{"ping":1}]}]}',
+      '{"all":[{"ping":1,"bytes":1}]}',
+      '{"all":[{"ping":1,"bytes":-1}]}',
+      '{"all":[{"ping":1,"bytes":"1"}],"bytes":1}',
+      '{"all":[{"ping":1}],"bytes":1}',
+    ]
+  ) {
+    assertFails("bad_message", () => feed(new FrameDecoder(LIMITS), bytes(`${line}\nxxxx`)));
+  }
 });
 
 Deno.test("FrameDecoder takes any garbage without another error than FrameError", () => {

@@ -6,7 +6,7 @@ import { method } from "../../proto/rpc.ts";
 import { CALL_TIMEOUT_MS } from "../../roles/net/rpc_connection.ts";
 import { RemoteKvError, RpcError } from "../../roles/net/rpc_error.ts";
 import { service, services } from "../../roles/net/rpc_service.ts";
-import { CHAT, openPair, until } from "./net_pair.ts";
+import { CHAT, openPair, shakenHands, until } from "./net_pair.ts";
 
 Deno.test("a call brings body and payload over and back", async () => {
   await using pair = openPair();
@@ -31,6 +31,20 @@ Deno.test("thousands of calls at once each get their own answer and their own by
   }));
   assert.equal(connection.pendingCount, 0);
   assert.equal(connection.queuedBytes, 0);
+});
+
+Deno.test("small answers of one turn share a line, and large ones go by themselves", async () => {
+  await using pair = openPair();
+  using client = await shakenHands(pair);
+  const ask = (id: number, words: string) => `{"id":${id},"m":"echo","b":{"words":"${words}"}}`;
+  const requests = [ask(1, "a"), ask(2, "b"), ask(3, "c".repeat(5_000)), ask(4, "d"), ask(5, "e")];
+  await client.write(`{"all":[${requests.join()}]}\n`);
+  const lines = [await client.readLine(), await client.readLine(), await client.readLine()]
+    .map((line) => JSON.parse(line!));
+  assert.deepEqual(
+    lines.map(({ all, re }) => all?.map((each: { re: number }) => each.re) ?? re),
+    [[1, 2], 3, [4, 5]],
+  );
 });
 
 Deno.test("payloads of many MiB cross each other unharmed", async () => {
