@@ -7,6 +7,7 @@
  * at `queuedBytes` before adding to it.
  */
 import { joinLines } from "../../proto/codec.ts";
+import { byteCount } from "./rpc_limits.ts";
 
 interface QueuedFrame {
   /** Without its break. */
@@ -30,7 +31,7 @@ const JOINED_PAYLOAD_BYTES_MAX = 8 * 1024;
 const SHARED_FRAMES_MAX = 256;
 const SHARED_FRAME_BYTES_MAX = 2 * 1024;
 const SHARED_PAYLOAD_BYTES_MAX = 16 * 1024;
-const SHARED_LINE_LENGTH_MAX = 8 * 1024;
+const SHARED_LINE_LENGTH_MAX = 16 * 1024;
 const LINE_BREAK = 10;
 const NO_PAYLOAD: readonly Uint8Array[] = [];
 const utf8Encoder = new TextEncoder();
@@ -124,8 +125,7 @@ export class FrameWriter {
 
   #writeShared(frames: readonly QueuedFrame[]): Promise<void> | undefined {
     const payload = frames.flatMap((each) => each.payload);
-    const bytes = payload.reduce((sum, part) => sum + part.length, 0);
-    const line = joinLines(frames.map((each) => each.line), bytes);
+    const line = joinLines(frames.map((each) => each.line), byteCount(payload));
     // What the joining adds was never counted as queued.
     this.queuedBytes += line.length - frames.reduce((sum, each) => sum + each.line.length, 0);
     return this.#writeFrame({ line, payload, onWritten: null });
@@ -133,24 +133,20 @@ export class FrameWriter {
 
   #writeFrame(frame: QueuedFrame): Promise<void> | undefined {
     const { line, payload } = frame;
-    // UTF-8 needs at most three bytes per UTF-16 unit. Most frames take this way, without a promise.
-    let most = 3 * line.length + 1;
-    for (const part of payload) most += part.length;
-    if (most > BUFFER_BYTES - this.#used || frame.onWritten !== null) {
-      return this.#writeLargeFrame(frame);
-    }
-    this.#encode(line);
+    // Most frames take this way, without a promise.
+    const fits = frameBytes(line, payload) < BUFFER_BYTES - this.#used && frame.onWritten === null;
+    if (!fits || !this.#encode(line, byteCount(payload))) return this.#writeLargeFrame(frame);
     for (const part of payload) this.#join(part);
     return undefined;
   }
 
   async #writeLargeFrame({ line, payload, onWritten }: QueuedFrame): Promise<void> {
-    if (line.length * 3 + 1 > BUFFER_BYTES - this.#used) await this.#flush();
-    if (line.length * 3 + 1 > BUFFER_BYTES) {
-      await this.#write(utf8Encoder.encode(`${line}\n`));
-      this.#settle(line.length);
-    } else {
-      this.#encode(line);
+    if (!this.#encode(line, 0)) {
+      await this.#flush();
+      if (!this.#encode(line, 0)) {
+        await this.#write(utf8Encoder.encode(`${line}\n`));
+        this.#settle(line.length);
+      }
     }
     for (const part of payload) {
       if (part.length > BUFFER_BYTES - this.#used) await this.#flush();
@@ -166,10 +162,15 @@ export class FrameWriter {
     onWritten?.();
   }
 
-  #encode(line: string): void {
-    this.#used += utf8Encoder.encodeInto(line, this.#buffer.subarray(this.#used)).written;
+  /** False, and nothing is changed, when the line does not fit with so many bytes behind it. */
+  #encode(line: string, behind: number): boolean {
+    const room = this.#buffer.subarray(this.#used, BUFFER_BYTES - behind - 1);
+    const { read, written } = utf8Encoder.encodeInto(line, room);
+    if (read < line.length) return false;
+    this.#used += written;
     this.#buffer[this.#used++] = LINE_BREAK;
     this.#settle(line.length);
+    return true;
   }
 
   #join(part: Uint8Array): void {
@@ -214,7 +215,5 @@ function sharedFrom(frames: readonly QueuedFrame[], at: number): readonly Queued
 }
 
 function frameBytes(line: string, payload: readonly Uint8Array[]): number {
-  let bytes = line.length;
-  for (const part of payload) bytes += part.length;
-  return bytes;
+  return line.length + byteCount(payload);
 }
