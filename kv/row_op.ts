@@ -169,7 +169,7 @@ function stageMutations(
   const [first] = mutations;
   // Most operations are of this kind, and need no view of the row in between.
   if (mutations.length === 1 && first!.kind === "put") {
-    return changesOf(store, row, [[first!.column, cellWith(row, first!, at)]]);
+    return onePut(store, cellWith(row, first!, at));
   }
   const staged = new StagedRow(store, row, at);
   for (const mutation of mutations) {
@@ -299,6 +299,17 @@ class StagedRow {
   changes(): RowChanges {
     return changesOf(this.store, this.row, this.#staged);
   }
+}
+
+function onePut(store: CellStore, after: StoredCell): RowChanges {
+  const { row, column } = after, before = store.get(row, column) ?? null;
+  let bytesDelta = cellBytes(column, after), largeBytesDelta = largeBytes(after);
+  if (before !== null) {
+    bytesDelta -= cellBytes(column, before);
+    largeBytesDelta -= largeBytes(before);
+  }
+  const cellsDelta = before === null ? 1 : 0;
+  return { cells: [{ column, before, after }], bytesDelta, cellsDelta, largeBytesDelta };
 }
 
 /** What putting these cells (null: deleting them) into the row changes; each column once. */
