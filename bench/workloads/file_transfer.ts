@@ -1,16 +1,18 @@
 /**
  * A large file through a frontend, against what the disk takes for as many plain copies: three with an
- * fsync each for an upload, which has to be on three nodes; one for a download.
+ * fsync each for an upload, which has to be on three nodes; one for a download. And against nginx where it
+ * is installed, which keeps one copy and syncs nothing.
  *
  * Bytes of a download are counted and dropped: where they would be stored is another machine's disk.
  */
 import { join } from "node:path";
 import { frontendDoors, newcomer, type Visitor } from "../../tests/cluster/visitor.ts";
 import type { Bench, BenchRun } from "../bench_run.ts";
-import { getFile, putFile } from "../clients/file_client.ts";
+import { type FileRequest, getFile, putFile } from "../clients/file_client.ts";
 import { CostMeter, MachineMeter } from "../measure.ts";
 import { type BenchResult, bytesText, numberText, type Row } from "../report.ts";
 import { medianOf, ratiosOf, spreadOf } from "../statistics.ts";
+import { type RunningNginx, startNginx } from "../systems/nginx.ts";
 import { PennCloud, type RunningPennCloud } from "../systems/penncloud.ts";
 import { copyWithSync, makeRandomFile } from "../systems/plain_files.ts";
 
@@ -18,13 +20,13 @@ const UPLOAD_COPIES = 3;
 
 export const upload: Bench = {
   name: "upload",
-  about: "a file of --size through a frontend, against three plain copies with fsync",
+  about: "a file of --size through a frontend, against three plain copies with fsync, and nginx",
   run: (run) => transfer(run, "upload"),
 };
 
 export const download: Bench = {
   name: "download",
-  about: "a file of --size through a frontend, against one plain copy with fsync",
+  about: "a file of --size through a frontend, against one plain copy with fsync, and nginx",
   run: (run) => transfer(run, "download"),
 };
 
@@ -37,44 +39,101 @@ interface Sample {
   readonly othersCores: number;
 }
 
+/** Who moves the file, and the samples taken of it. */
+interface Mover {
+  readonly name: string;
+  pids(): number[];
+  move(round: number): Promise<unknown>;
+  /** What is done after each round, at no cost. */
+  tidy?(round: number): Promise<unknown>;
+  readonly samples: Sample[];
+}
+
 async function transfer(run: BenchRun, direction: "upload" | "download"): Promise<BenchResult> {
   const { fileBytes, rounds } = run.options;
   const dir = await run.folder(), source = join(dir, "source");
   await makeRandomFile(source, fileBytes);
   const system = await new PennCloud({ only: "all" }).start(await run.folder());
-  const copies = Array.from(
-    { length: direction === "upload" ? UPLOAD_COPIES : 1 },
-    (_, n) => join(dir, `copy-${n}`),
-  );
-  const ours: Sample[] = [], plain: Sample[] = [];
+  const nginx = await startNginx(await run.folder());
+  run.note(nginx?.about ?? "left out: nginx, because no program nginx is installed");
+  const movers: Mover[] = [];
   try {
-    const user = await newcomer(frontendDoors(system.cluster)[0]!, "bench");
-    const id = direction === "download" ? await uploadFile(user, source, "film") : "";
+    movers.push(await frontendMover(system, { direction, source, fileBytes }));
+    movers.push(plainMover(dir, { direction, source }));
+    if (nginx !== null) movers.push(await nginxMover(nginx, { direction, source, fileBytes }));
     for (let round = 0; round < rounds; round++) {
-      const work = direction === "upload"
-        ? () => uploadFile(user, source, `film-${round}`)
-        : () => downloadFile(user, id, fileBytes);
-      ours.push(await measure(run, system, work));
-      plain.push(await measure(run, null, () => copyWithSync(source, copies)));
-      for (const copy of copies) await Deno.remove(copy);
-      const rates = [ours, plain].map((all) => numberText(fileBytes / 1e6 / all.at(-1)!.seconds));
-      run.say(`${direction}, round ${round + 1}: ${rates[0]} MB/s, plain ${rates[1]} MB/s`);
+      for (const mover of movers) {
+        mover.samples.push(await measure(run, mover, round));
+        await mover.tidy?.(round);
+      }
+      const rates = movers.map(({ name, samples }) =>
+        `${name} ${numberText(fileBytes / 1e6 / samples.at(-1)!.seconds)} MB/s`
+      );
+      run.say(`${direction}, round ${round + 1}: ${rates.join(", ")}`);
     }
   } finally {
+    await nginx?.stop();
     await system.stop();
   }
   const what = `${direction} of ${bytesText(fileBytes)}`;
-  const speeds = (samples: readonly Sample[]) =>
-    samples.map(({ seconds }) => fileBytes / 1e6 / seconds);
-  const plainName = `${copies.length} plain ${copies.length === 1 ? "copy" : "copies"}`;
+  const speeds = ({ samples }: Mover) => samples.map(({ seconds }) => fileBytes / 1e6 / seconds);
+  const [ours, ...others] = movers;
   return {
-    rows: [
-      rowOf("penncloud", what, spreadOf(speeds(ours)), ours, fileBytes),
-      rowOf(plainName, what, spreadOf(speeds(plain)), plain, fileBytes),
-    ],
-    peers: [{ system: "plain", case: what, ratio: ratiosOf(speeds(ours), speeds(plain)) }],
+    rows: movers.map((mover) => rowOf(mover, what, spreadOf(speeds(mover)), fileBytes)),
+    peers: others.map((other) => {
+      return { system: other.name, case: what, ratio: ratiosOf(speeds(ours!), speeds(other)) };
+    }),
     notes: run.notes,
   };
+}
+
+interface Transfer {
+  readonly direction: "upload" | "download";
+  readonly source: string;
+  readonly fileBytes: number;
+}
+
+async function frontendMover(
+  system: RunningPennCloud,
+  { direction, source, fileBytes }: Transfer,
+): Promise<Mover> {
+  const user = await newcomer(frontendDoors(system.cluster)[0]!, "bench");
+  const common = { name: "penncloud", pids: () => system.pids(), samples: [] };
+  if (direction === "upload") {
+    return { ...common, move: (round) => uploadFile(user, source, `film-${round}`) };
+  }
+  const path = `/api/v1/drive/items/${await uploadFile(user, source, "film")}/content`;
+  return { ...common, move: () => downloadFile({ ...user, path }, fileBytes) };
+}
+
+/** As many copies as PennCloud keeps, for an upload; one for a download. */
+function plainMover(dir: string, { direction, source }: Omit<Transfer, "fileBytes">): Mover {
+  const count = direction === "upload" ? UPLOAD_COPIES : 1;
+  const copies = Array.from({ length: count }, (_, n) => join(dir, `copy-${n}`));
+  return {
+    name: `${count} plain ${count === 1 ? "copy" : "copies"}`,
+    pids: () => [],
+    samples: [],
+    move: () => copyWithSync(source, copies),
+    tidy: () => Promise.all(copies.map((copy) => Deno.remove(copy))),
+  };
+}
+
+async function nginxMover(
+  nginx: RunningNginx,
+  { direction, source, fileBytes }: Transfer,
+): Promise<Mover> {
+  const common = { name: "nginx", pids: () => nginx.pids(), samples: [] };
+  const request = { door: nginx.door, cookie: "none=1" };
+  if (direction === "upload") {
+    return {
+      ...common,
+      move: () => putFile({ ...request, path: "/film" }, source),
+      tidy: () => Deno.remove(join(nginx.folder, "film")),
+    };
+  }
+  await Deno.copyFile(source, join(nginx.folder, "film"));
+  return { ...common, move: () => downloadFile({ ...request, path: "/film" }, fileBytes) };
 }
 
 async function uploadFile(user: Visitor, source: string, name: string): Promise<string> {
@@ -82,20 +141,16 @@ async function uploadFile(user: Visitor, source: string, name: string): Promise<
   return JSON.parse(await putFile({ ...user, path }, source)).id;
 }
 
-async function downloadFile(user: Visitor, id: string, bytes: number): Promise<void> {
-  const count = await getFile({ ...user, path: `/api/v1/drive/items/${id}/content` });
+async function downloadFile(request: FileRequest, bytes: number): Promise<void> {
+  const count = await getFile(request);
   if (count !== bytes) throw new Error(`The download gave ${count} of ${bytes} bytes`);
 }
 
-async function measure(
-  run: BenchRun,
-  system: RunningPennCloud | null,
-  work: () => Promise<unknown>,
-): Promise<Sample> {
+async function measure(run: BenchRun, mover: Mover, round: number): Promise<Sample> {
   await run.untilIdle();
-  const client = new CostMeter([Deno.pid]), server = new CostMeter(system?.pids() ?? []);
+  const client = new CostMeter([Deno.pid]), server = new CostMeter(mover.pids());
   const machine = new MachineMeter(), startedMs = performance.now();
-  await work();
+  await mover.move(round);
   const seconds = (performance.now() - startedMs) / 1000;
   const clientCpuSeconds = client.read().cpuSeconds;
   const { cpuSeconds: serverCpuSeconds, peakBytes, writtenBytes } = server.read();
@@ -110,15 +165,10 @@ async function measure(
   };
 }
 
-function rowOf(
-  system: string,
-  what: string,
-  rate: Row["rate"],
-  samples: readonly Sample[],
-  bytes: number,
-): Row {
+function rowOf(mover: Mover, what: string, rate: Row["rate"], bytes: number): Row {
+  const { name: system, samples } = mover;
   const median = (of: (sample: Sample) => number) => medianOf(samples.map(of));
-  const serves = system === "penncloud";
+  const serves = mover.pids().length > 0;
   return {
     system,
     case: what,
