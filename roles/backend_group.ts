@@ -158,9 +158,10 @@ export class GroupShell {
     this.#options = options;
     this.#env = context.env;
     this.#store = store;
-    this.#checkpointedMs = this.#env.monotonicMs();
-    this.#logBytesSinceCheckpoint = this.#headStart();
-    this.#auditedMs = this.#checkpointedMs;
+    this.#auditedMs = this.#env.monotonicMs();
+    const start = this.#headStart();
+    this.#checkpointedMs = this.#auditedMs - start.ageMs;
+    this.#logBytesSinceCheckpoint = start.logBytes;
     const { peers, intake, blobs } = options, env = this.#env;
     this.#freed = new FreedFiles(env, blobs);
     this.#sender = new GroupSender({ env, gid, peers, intake });
@@ -738,11 +739,16 @@ export class GroupShell {
 
   /**
    * Replicas log the same bytes, so they would all write their checkpoints at the same moment, and on
-   * machines that they share be slow together. So each begins its count elsewhere.
+   * machines that they share be slow together. So each begins its count elsewhere. Where little is written
+   * all groups of a node have their turn together, so that its worker is needed once.
    */
-  #headStart(): number {
-    const { gid, self, context: { config } } = this.#options, { replicas } = config.store;
-    return Math.floor(this.#logBytesMax * ((gid + self.node) % replicas) / replicas);
+  #headStart(): { readonly logBytes: number; readonly ageMs: number } {
+    const { gid, self: { node }, context: { config } } = this.#options;
+    const { replicas, checkpoint_interval_ms } = config.store;
+    return {
+      logBytes: Math.floor(this.#logBytesMax * ((gid + node) % replicas) / replicas),
+      ageMs: checkpoint_interval_ms * (node % replicas) / replicas,
+    };
   }
 
   /** Now and then compares a sample of the tablets' counts with the cells that they count. */
