@@ -1,9 +1,13 @@
 /** The real balancer in front of real HTTP servers on this host that die and come back. */
 import assert from "node:assert/strict";
-import { ClusterConfig } from "../../proto/cluster_config.ts";
+import { ClusterConfig, type Role } from "../../proto/cluster_config.ts";
 import { hostName, redirect, runBalancer } from "../../roles/balancer.ts";
+import { loadConfig } from "../../roles/config_file.ts";
 import { realEnv } from "../../roles/env.ts";
 import type { RunningRole } from "../../roles/role_context.ts";
+import { freeOffset, releaseOffset } from "../cluster/test_ports.ts";
+
+const CONFIG = new URL("../../cluster.toml", import.meta.url).pathname;
 
 Deno.test("the balancer sends requests to the frontends in turn, with path and query", async () => {
   await using cluster = await startCluster();
@@ -197,9 +201,10 @@ interface Status {
 class FrontendStub {
   active = 0;
   readiness: "hang" | { status: number; body: unknown } | null = null;
-  port = 0;
   #server: Deno.HttpServer<Deno.NetAddr> | null = null;
   #abort = new AbortController();
+
+  constructor(readonly port: number) {}
 
   start(): void {
     this.#abort = new AbortController();
@@ -207,7 +212,6 @@ class FrontendStub {
       { hostname: "127.0.0.1", port: this.port, signal: this.#abort.signal, onListen: () => {} },
       (request) => this.#answer(request),
     );
-    this.port = this.#server.addr.port;
   }
 
   /** As abruptly as a process that is killed. */
@@ -232,6 +236,7 @@ class FrontendStub {
 class Cluster implements AsyncDisposable {
   readonly url: string;
   constructor(
+    readonly offset: number,
     readonly port: number,
     readonly frontends: readonly FrontendStub[],
     readonly balancer: RunningRole,
@@ -263,21 +268,26 @@ class Cluster implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.balancer.stop("shutdown");
     for (const frontend of this.frontends) await frontend.stop();
+    await releaseOffset(this.offset);
   }
 }
 
 async function startCluster(
   balancerSettings: Partial<ClusterConfig["balancer"]> = {},
 ): Promise<Cluster> {
-  const frontends = [new FrontendStub(), new FrontendStub(), new FrontendStub()];
+  // Nobody else gets the port of a frontend that is stopped.
+  const offset = await freeOffset(CONFIG);
+  const { config: { node } } = await loadConfig({ path: CONFIG, portOffset: offset });
+  const portsOf = (role: Role) => node.filter((each) => each.role === role).map(({ port }) => port);
+  const frontends = portsOf("frontend").map((port) => new FrontendStub(port));
   for (const frontend of frontends) frontend.start();
-  const port = freePort();
+  const port = portsOf("balancer")[0]!;
   const config = ClusterConfig.parse({
     balancer: { health_interval_ms: 100, ...balancerSettings },
     store: { replicas: 1, min_in_sync: 1 },
     node: [
-      { role: "coordinator", id: 0, port: freePort() },
-      { role: "backend", id: 0, port: freePort() },
+      { role: "coordinator", id: 0, port: portsOf("coordinator")[0]! },
+      { role: "backend", id: 0, port: portsOf("backend")[0]! },
       { role: "balancer", id: 0, port },
       ...frontends.map((frontend, id) => ({ role: "frontend", id, port: frontend.port })),
     ],
@@ -293,16 +303,9 @@ async function startCluster(
     env: realEnv({ node: "balancer/0", log: () => {} }),
   });
   await balancer.ready;
-  const cluster = new Cluster(port, frontends, balancer);
+  const cluster = new Cluster(offset, port, frontends, balancer);
   await cluster.until(({ frontends }) => frontends.every(({ live }) => live));
   return cluster;
-}
-
-function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr;
-  listener.close();
-  return port;
 }
 
 function redirected(
