@@ -42,6 +42,8 @@ interface Sample {
 /** Who moves the file, and the samples taken of it. */
 interface Mover {
   readonly name: string;
+  /** Servers have figures of their own; plain copies are made by the client. */
+  readonly serves: boolean;
   pids(): number[];
   move(round: number): Promise<unknown>;
   /** What is done after each round, at no cost. */
@@ -98,7 +100,7 @@ async function frontendMover(
   { direction, source, fileBytes }: Transfer,
 ): Promise<Mover> {
   const user = await newcomer(frontendDoors(system.cluster)[0]!, "bench");
-  const common = { name: "penncloud", pids: () => system.pids(), samples: [] };
+  const common = { name: "penncloud", serves: true, pids: () => system.pids(), samples: [] };
   if (direction === "upload") {
     return { ...common, move: (round) => uploadFile(user, source, `film-${round}`) };
   }
@@ -112,6 +114,7 @@ function plainMover(dir: string, { direction, source }: Omit<Transfer, "fileByte
   const copies = Array.from({ length: count }, (_, n) => join(dir, `copy-${n}`));
   return {
     name: `${count} plain ${count === 1 ? "copy" : "copies"}`,
+    serves: false,
     pids: () => [],
     samples: [],
     move: () => copyWithSync(source, copies),
@@ -123,7 +126,7 @@ async function nginxMover(
   nginx: RunningNginx,
   { direction, source, fileBytes }: Transfer,
 ): Promise<Mover> {
-  const common = { name: "nginx", pids: () => nginx.pids(), samples: [] };
+  const common = { name: "nginx", serves: true, pids: () => nginx.pids(), samples: [] };
   const request = { door: nginx.door, cookie: "none=1" };
   if (direction === "upload") {
     return {
@@ -166,9 +169,8 @@ async function measure(run: BenchRun, mover: Mover, round: number): Promise<Samp
 }
 
 function rowOf(mover: Mover, what: string, rate: Row["rate"], bytes: number): Row {
-  const { name: system, samples } = mover;
+  const { name: system, samples, serves } = mover;
   const median = (of: (sample: Sample) => number) => medianOf(samples.map(of));
-  const serves = mover.pids().length > 0;
   return {
     system,
     case: what,
