@@ -1,6 +1,5 @@
 /// <reference lib="deno.worker" />
 /** The worker's side of checkpoint_writer.ts: one transaction a checkpoint, one job at a time. */
-import { setPriority } from "node:os";
 import { DatabaseSync } from "node:sqlite";
 import { CorruptionError } from "../errors.ts";
 import { compareKeys } from "../key_order.ts";
@@ -17,24 +16,6 @@ import {
 } from "./checkpoint_writer.ts";
 
 declare const self: DedicatedWorkerGlobalScope;
-
-/** As nice(1) counts: a tenth of what the others get, while all of them want more than there is. */
-const NICENESS = 10;
-
-stepBehind();
-
-/**
- * Requests come first where processors are scarce: this thread has time until the next checkpoint. On
- * systems that give no thread a priority of its own it has that of all others.
- */
-function stepBehind(): void {
-  try {
-    const thread = Number(Deno.readLinkSync("/proc/thread-self").split("/").at(-1));
-    setPriority(thread, NICENESS);
-  } catch {
-    // Then not.
-  }
-}
 
 /** What came of checkpoints that are still being handed over, by job. */
 const pieces = new Map<number, PackedCells[]>();
