@@ -5,9 +5,9 @@
  * stage that fails does not keep the next from running. Arguments name stages:
  * `deno task test cluster browser`.
  *
- * A busy machine can keep a browser or a process from answering in time. So files with real sockets
- * or processes that failed run once more, alone and loudly, and the second word counts; unless what
- * failed is a guarantee of the store (`BROKEN_GUARANTEE`): that is never the machine's fault.
+ * A busy machine can keep a browser or a process from answering in time. So files with real processes
+ * that failed run once more, alone and loudly, and the second word counts; unless what failed is a
+ * guarantee of the store (`BROKEN_GUARANTEE`): that is never the machine's fault.
  */
 import { existing, QUICK_TESTS, runDeno, SOURCE, TESTS_CONFIG } from "./run_step.ts";
 
@@ -15,12 +15,12 @@ interface Stage {
   readonly name: string;
   readonly paths: readonly string[];
   readonly parallel: boolean;
-  /** Real sockets and processes, which a busy machine can keep waiting. */
+  /** Real processes, which a busy machine can keep waiting. */
   readonly processes: boolean;
 }
 
 const STAGES: readonly Stage[] = [
-  { name: "quick", paths: QUICK_TESTS, parallel: true, processes: true },
+  { name: "quick", paths: QUICK_TESTS, parallel: true, processes: false },
   { name: "model", paths: ["tests/model"], parallel: true, processes: false },
   { name: "sim", paths: ["tests/sim"], parallel: true, processes: false },
   { name: "cluster", paths: ["tests/cluster"], parallel: true, processes: true },
