@@ -247,12 +247,12 @@ export class KvClient implements Kv {
     options: CallOptions,
   ): Promise<{ body: unknown; payload: Uint8Array; route: Route }> {
     const { deadlineMs = DEADLINE_MS, signal } = options;
-    const untilMs = this.#env.monotonicMs() + deadlineMs;
-    for (;;) {
-      const rest = { ...options, deadlineMs: untilMs - this.#env.monotonicMs() };
-      const answer = await this.#ask([row], method, body, [], rest);
-      const { locks = [] } = answer.body as { locks?: RowLock[] };
-      if (locks.length === 0) return answer;
+    let nowMs = this.#env.monotonicMs();
+    const untilMs = nowMs + deadlineMs;
+    for (;; nowMs = this.#env.monotonicMs()) {
+      const answer = await this.#ask([row], method, body, [], { nowMs, untilMs, options });
+      const { locks } = answer.body as { locks?: RowLock[] };
+      if (locks === undefined || locks.length === 0) return answer;
       const left = { deadlineMs: untilMs - this.#env.monotonicMs(), signal };
       try {
         if (!await this.transactions.settleForRead(locks, left)) return answer;
@@ -280,8 +280,9 @@ export class KvClient implements Kv {
     { deadlineMs, signal }: PortOptions,
   ): Promise<{ state: TxnState; remainingMs: number }> {
     const body = { row: txn.anchor, id: txn.id };
-    const options = signal === undefined ? { deadlineMs } : { deadlineMs, signal };
-    const answer = await this.#ask([txn.anchor], "txnState", body, [], options);
+    const options = signal === undefined ? {} : { signal };
+    const nowMs = this.#env.monotonicMs(), time = { nowMs, untilMs: nowMs + deadlineMs };
+    const answer = await this.#ask([txn.anchor], "txnState", body, [], { ...time, options });
     return answer.body as { state: TxnState; remainingMs: number };
   }
 
@@ -308,10 +309,11 @@ export class KvClient implements Kv {
         issuedMs: Math.round(this.#env.wallMs() + (this.#clockOffsets.get(gid) ?? 0)),
       };
       const request = { stamp, ...body }, attempt = newAttempt();
+      const own = signal === undefined ? {} : { signal };
       for (let round = 0;; round++) {
-        const rest = { deadlineMs: untilMs - this.#env.monotonicMs(), attempt };
-        const withSignal = signal === undefined ? rest : { ...rest, signal };
-        const answer = await this.#ask(rows, method, request, inline, withSignal);
+        const nowMs = this.#env.monotonicMs(), time = { nowMs, untilMs };
+        const asked = { ...time, options: own, attempt };
+        const answer = await this.#ask(rows, method, request, inline, asked);
         const outcome = answer.body as RequestOutcome;
         // A cell's version is the position of its group right after it was written.
         if ("version" in outcome) options.session?.see(answer.route.gid, lsn(outcome.version));
@@ -338,7 +340,10 @@ export class KvClient implements Kv {
    */
   async reshape(change: TabletChange, options: CallOptions = {}): Promise<ReshapedTablet[]> {
     checkKey("key", change.key);
-    const answer = await this.#ask([change.key], "reshape", { change }, [], options);
+    const nowMs = this.#env.monotonicMs();
+    const untilMs = nowMs + (options.deadlineMs ?? DEADLINE_MS);
+    const asked = { nowMs, untilMs, options };
+    const answer = await this.#ask([change.key], "reshape", { change }, [], asked);
     return (answer.body as { tablets: ReshapedTablet[] }).tablets;
   }
 
@@ -348,19 +353,19 @@ export class KvClient implements Kv {
     return numbers;
   }
 
-  /** Sends a request to the primary of `rows` until it is answered or the deadline passes. */
+  /** Sends a request to the primary of `rows` until it is answered or its time is over. */
   async #ask(
     rows: readonly string[],
     method: KvMethod,
     body: Record<string, unknown>,
     payload: readonly Uint8Array[],
-    options: CallOptions & { attempt?: Attempt },
+    asked: Asked,
   ): Promise<{ body: unknown; payload: Uint8Array; route: Route }> {
-    const { signal, attempt = newAttempt() } = options;
-    const deadlineMs = this.#env.monotonicMs() + (options.deadlineMs ?? DEADLINE_MS);
+    const { options, untilMs: deadlineMs, attempt = newAttempt() } = asked, { signal } = options;
     const [row] = rows as [string];
-    for (;;) {
-      const remainingMs = deadlineMs - this.#env.monotonicMs();
+    // Looking at the clock is a good part of what a short read costs, so its callers' look counts.
+    for (let { nowMs } = asked;; nowMs = this.#env.monotonicMs()) {
+      const remainingMs = deadlineMs - nowMs;
       if (remainingMs <= 0) throw gaveUp(row, attempt);
       const route = this.#routeOf(row);
       if (route === undefined) {
@@ -386,7 +391,7 @@ export class KvClient implements Kv {
         const callOptions = signal === undefined ? { timeoutMs } : { timeoutMs, signal };
         const answer = await this.#transport.call(node, method, request, payload, callOptions);
         if (isRead(method)) options.session?.see(route.gid, (answer.body as { lsn: Lsn }).lsn);
-        return { ...answer, route };
+        return { body: answer.body, payload: answer.payload, route };
       } catch (error) {
         if (signal?.aborted) throw error;
         await this.#recover(error, { node, route, attempt, method, body, deadlineMs, signal });
@@ -499,6 +504,17 @@ export class KvClient implements Kv {
       .finally(() => this.#fetching = null);
     return this.#fetching;
   }
+}
+
+/** How long a request may take, and what else its caller wants. */
+interface Asked {
+  /** Now, or just before. */
+  readonly nowMs: number;
+  readonly untilMs: number;
+  /** But for its deadline. */
+  readonly options: CallOptions;
+  /** Of a request that is sent more than once. */
+  readonly attempt?: Attempt;
 }
 
 interface Attempt {

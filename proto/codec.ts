@@ -93,6 +93,7 @@ export class FrameDecoder {
   #filled = 0;
   /** Frames that came in one line and were not given out yet, the next one last. */
   #together: Frame[] = [];
+  #togetherCount = 0;
   #failure: FrameError | null = null;
 
   constructor(limits: FrameLimits = FRAME_LIMITS) {
@@ -124,6 +125,7 @@ export class FrameDecoder {
       const frame = this.#fillPayload();
       if (frame === null || frame.line.all === undefined) return frame;
       this.#together = takeApart(frame).reverse();
+      this.#togetherCount = this.#together.length;
       return this.#together.pop()!;
     } catch (error) {
       if (error instanceof FrameError) {
@@ -146,6 +148,11 @@ export class FrameDecoder {
   /** `count` bytes were put into the last `payloadSpace()`. */
   filled(count: number): void {
     this.#filled += count;
+  }
+
+  /** Whether the frame given out last ends the first half of a line that this many or more share. */
+  isHalfway(countMin: number): boolean {
+    return this.#togetherCount >= countMin && this.#together.length === this.#togetherCount >> 1;
   }
 
   /** Whether the stream may end here without cutting a frame short. */

@@ -10,6 +10,7 @@
  */
 import { z } from "zod";
 import { Epoch, GroupId, Lsn, Version } from "./ids.ts";
+import { type Fields, hasFields, isCount, isKey } from "./plain.ts";
 
 const Key = z.string().min(1).max(1024);
 
@@ -247,19 +248,3 @@ function isMutation(value: unknown): boolean {
 /** Of a value that follows; the name of a file is for the schema to check. */
 const isValueHead = (value: unknown): boolean =>
   hasFields(value, 2) && isCount(value.size) && isCount(value.crc);
-
-type Fields = Readonly<Record<string, unknown>>;
-
-function hasFields(value: unknown, count: number): value is Fields {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
-  let found = 0;
-  // What JSON gave has no fields but its own; counting them so makes no list of them.
-  for (const _ in value) found += 1;
-  return found === count;
-}
-
-const isKey = (value: unknown): boolean =>
-  typeof value === "string" && value.length >= 1 && value.length <= 1024;
-
-const isCount = (value: unknown): value is number =>
-  Number.isSafeInteger(value) && value as number >= 0;

@@ -12,6 +12,7 @@ import {
   TxnState,
 } from "./command.ts";
 import { Epoch, GroupId, Lsn, NodeId, Version } from "./ids.ts";
+import { type Fields, hasFields, isCount, isKey } from "./plain.ts";
 import { method } from "./rpc.ts";
 import { RouteTable } from "./routes.ts";
 
@@ -26,11 +27,12 @@ const target = {
 export const ApplyRequest = z.object({ ...target, stamp: RequestStamp, op: RowOpHead });
 /** Whether it is exactly what `ApplyRequest` would make of it: see `isPlainRowOp`. */
 export function isPlainApply(body: unknown): boolean {
-  if (typeof body !== "object" || body === null || Object.keys(body).length !== 4) return false;
-  const { gid, hops, stamp, op } = body as Record<string, unknown>;
-  return Number.isSafeInteger(gid) && gid as number > 0 && Number.isSafeInteger(hops) &&
-    hops as number >= 0 && hops as number <= 3 && isRequestStamp(stamp) && isRowOpHead(op);
+  return hasFields(body, 4) && isTarget(body) && isRequestStamp(body.stamp) && isRowOpHead(body.op);
 }
+
+const isTarget = ({ gid, hops }: Fields): boolean =>
+  isCount(gid) && gid > 0 && isCount(hops) && hops <= 3;
+
 export const ApplyReply = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("applied"), version: Version, numbers: z.array(z.number()) }),
   z.object({
@@ -50,6 +52,12 @@ export const ApplyReply = z.discriminatedUnion("kind", [
   /** To `settle`; `version` 0 when there was nothing to do. */
   z.object({ kind: z.literal("settled"), state: TxnState, version: Version }),
 ]);
+
+/** Whether it is exactly what `ApplyReply` would make of it, for the most frequent answer. */
+export function isPlainApplied(body: unknown): boolean {
+  return hasFields(body, 3) && body.kind === "applied" && isCount(body.version) &&
+    Array.isArray(body.numbers) && body.numbers.every(Number.isFinite);
+}
 
 /** Distinct rows of one group. `numbers` of the reply are those of all operations, in order. */
 export const MultiRowRequest = z.object({ ...target, stamp: RequestStamp, ops: RowPartHeads });
@@ -99,6 +107,20 @@ export const GetReply = z.object({
   cell: z.object({ version: Version, size: z.int(), crc: z.int() }).nullable(),
   locks: Locks,
 });
+
+/** Whether it is exactly what `GetRequest` would make of it, for one that asks for the newest state. */
+export function isPlainGet(body: unknown): boolean {
+  return hasFields(body, 4) && isTarget(body) && isKey(body.row) && isKey(body.column);
+}
+
+/** Whether it is exactly what `GetReply` would make of it, where no locks are in the way. */
+export function isPlainGot(body: unknown): boolean {
+  return hasFields(body, 2) && isCount(body.lsn) && (body.cell === null || isCellFound(body.cell));
+}
+
+const isCellFound = (cell: unknown): boolean =>
+  hasFields(cell, 3) && isCount(cell.version) && Number.isSafeInteger(cell.size) &&
+  Number.isSafeInteger(cell.crc);
 
 export const GetRowRequest = z.object({
   ...target,
@@ -211,7 +233,7 @@ export const ReshapeReply = z.object({
 
 export const kvConversation = {
   /** Answered once the operation is on the disk of every member in sync. */
-  apply: method(ApplyRequest, ApplyReply, isPlainApply),
+  apply: method(ApplyRequest, ApplyReply, { request: isPlainApply, reply: isPlainApplied }),
   /** Several rows at once, all or none; `wrong_tablet` unless this group has all of them. */
   multiRow: method(MultiRowRequest, ApplyReply),
   /** Locks rows of one group for a transaction, all or none. */
@@ -219,7 +241,7 @@ export const kvConversation = {
   /** Takes a transaction a step further, here. */
   settle: method(SettleRequest, ApplyReply),
   txnState: method(TxnStateRequest, TxnStateReply),
-  get: method(GetRequest, GetReply),
+  get: method(GetRequest, GetReply, { request: isPlainGet, reply: isPlainGot }),
   getRow: method(GetRowRequest, GetRowReply),
   scan: method(ScanRequest, ScanReply),
   /** The map as this node last heard it, so that clients need no coordinator. */

@@ -15,12 +15,18 @@
 import type { z } from "zod";
 import { FrameError } from "./codec.ts";
 
+/** Each true only for what its schema would give back as it is. */
+export interface PlainChecks {
+  readonly request?: (body: unknown) => boolean;
+  readonly reply?: (body: unknown) => boolean;
+}
+
 /** `reply: null` marks a notice. `Rep` is never then, so that `call` cannot be used on it. */
 export interface Method<Req, Rep> {
   readonly request: z.ZodType<Req>;
   readonly reply: z.ZodType<Rep> | null;
-  /** True only for what `request` would give back as it is; spares frequent requests the schema. */
-  readonly isPlain?: (body: unknown) => boolean;
+  /** What spares frequent messages the schemas (plain.ts). */
+  readonly plain: PlainChecks;
 }
 
 // deno-lint-ignore no-explicit-any -- a method's types matter only where its name is known
@@ -29,13 +35,13 @@ export type Conversation = Readonly<Record<string, Method<any, any>>>;
 export function method<Req, Rep>(
   request: z.ZodType<Req>,
   reply: z.ZodType<Rep>,
-  isPlain?: (body: unknown) => boolean,
+  plain: PlainChecks = {},
 ): Method<Req, Rep> {
-  return isPlain === undefined ? { request, reply } : { request, reply, isPlain };
+  return { request, reply, plain };
 }
 
 export function oneWay<Req>(request: z.ZodType<Req>): Method<Req, never> {
-  return { request, reply: null };
+  return { request, reply: null, plain: {} };
 }
 
 export type RequestOf<M> = M extends Method<infer Req, infer _Rep> ? Req : never;

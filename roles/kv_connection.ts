@@ -9,9 +9,8 @@ import { kvConversation } from "../proto/kv_wire.ts";
 import { coordinatorConversation } from "../proto/control.ts";
 import type { RouteTable } from "../proto/routes.ts";
 import { KvClient, type KvMethod, type KvTransport, NotAnsweredError } from "../kv/client.ts";
-import { KvError } from "../kv/errors.ts";
 import { RpcError } from "./net/rpc_error.ts";
-import { type PeerLinks, Peers } from "./peers.ts";
+import { type Lane, type PeerLink, type PeerLinks, Peers } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 
 /** Values above this travel on the bulk connection. */
@@ -33,6 +32,7 @@ export function connectKv(context: RoleContext): KvConnection {
 
 export class RpcTransport implements KvTransport {
   readonly #peers: PeerLinks;
+  readonly #links: Record<Lane, PeerLink[]> = { control: [], bulk: [] };
   readonly #backends: readonly NodeId[];
   #turn = 0;
 
@@ -42,7 +42,7 @@ export class RpcTransport implements KvTransport {
       .map((node) => node.id as NodeId);
   }
 
-  async call(
+  call(
     node: NodeId,
     method: KvMethod,
     body: Record<string, unknown>,
@@ -51,18 +51,17 @@ export class RpcTransport implements KvTransport {
   ): Promise<{ body: unknown; payload: Uint8Array }> {
     let bytes = 0;
     for (const part of payload) bytes += part.length;
-    const peer = this.#peers.of("backend", node, bytes > BULK_BYTES ? "bulk" : "control");
-    try {
-      // The body is what the client of this conversation composed; the server parses it.
-      // deno-lint-ignore no-explicit-any -- one call site for all methods
-      return await peer.call(kvConversation, method, body as any, payload, options);
-    } catch (error) {
-      if (error instanceof KvError || options.signal?.aborted) throw error;
-      if (error instanceof RpcError) {
-        throw new NotAnsweredError(error.message, error.sent, { cause: error });
-      }
-      throw error;
-    }
+    const link = this.#linkTo(node, bytes > BULK_BYTES ? "bulk" : "control");
+    // The body is what the client of this conversation composed; the server parses it.
+    // deno-lint-ignore no-explicit-any -- one call site for all methods
+    return link.call(kvConversation, method, body as any, payload, options).catch((error) => {
+      if (!(error instanceof RpcError) || options.signal?.aborted) throw error;
+      throw new NotAnsweredError(error.message, error.sent, { cause: error });
+    });
+  }
+
+  #linkTo(node: NodeId, lane: Lane): PeerLink {
+    return this.#links[lane][node] ??= this.#peers.of("backend", node, lane);
   }
 
   async fetchRoutes(

@@ -13,6 +13,7 @@ interface QueuedFrame {
   /** Without its break. */
   readonly line: string;
   readonly payload: readonly Uint8Array[];
+  readonly payloadBytes: number;
   readonly onWritten: (() => void) | null;
 }
 
@@ -68,8 +69,9 @@ export class FrameWriter {
     onWritten: (() => void) | null = null,
   ): number {
     if (this.#ended) return ++this.#queuedCount;
-    this.#queue.push({ line, payload, onWritten });
-    this.queuedBytes += frameBytes(line, payload);
+    const payloadBytes = byteCount(payload);
+    this.#queue.push({ line, payload, payloadBytes, onWritten });
+    this.queuedBytes += line.length + payloadBytes;
     if (!this.#writing) {
       this.#writing = true;
       this.progressMs = performance.now();
@@ -124,18 +126,25 @@ export class FrameWriter {
   }
 
   #writeShared(frames: readonly QueuedFrame[]): Promise<void> | undefined {
-    const payload = frames.flatMap((each) => each.payload);
-    const line = joinLines(frames.map((each) => each.line), byteCount(payload));
+    const lines: string[] = [], payload: Uint8Array[] = [];
+    let lineLengths = 0, payloadBytes = 0;
+    for (const frame of frames) {
+      lines.push(frame.line);
+      lineLengths += frame.line.length;
+      payloadBytes += frame.payloadBytes;
+      for (const part of frame.payload) payload.push(part);
+    }
+    const line = joinLines(lines, payloadBytes);
     // What the joining adds was never counted as queued.
-    this.queuedBytes += line.length - frames.reduce((sum, each) => sum + each.line.length, 0);
-    return this.#writeFrame({ line, payload, onWritten: null });
+    this.queuedBytes += line.length - lineLengths;
+    return this.#writeFrame({ line, payload, payloadBytes, onWritten: null });
   }
 
   #writeFrame(frame: QueuedFrame): Promise<void> | undefined {
-    const { line, payload } = frame;
+    const { line, payload, payloadBytes, onWritten } = frame;
     // Most frames take this way, without a promise.
-    const fits = frameBytes(line, payload) < BUFFER_BYTES - this.#used && frame.onWritten === null;
-    if (!fits || !this.#encode(line, byteCount(payload))) return this.#writeLargeFrame(frame);
+    const fits = line.length + payloadBytes < BUFFER_BYTES - this.#used && onWritten === null;
+    if (!fits || !this.#encode(line, payloadBytes)) return this.#writeLargeFrame(frame);
     for (const part of payload) this.#join(part);
     return undefined;
   }
@@ -204,16 +213,13 @@ export class FrameWriter {
 function sharedFrom(frames: readonly QueuedFrame[], at: number): readonly QueuedFrame[] {
   let end = at, lineLength = 0, payloadBytes = 0;
   for (; end < frames.length && end - at < SHARED_FRAMES_MAX; end++) {
-    const { line, payload, onWritten } = frames[end]!, bytes = frameBytes(line, payload);
-    lineLength += line.length;
-    payloadBytes += bytes - line.length;
-    const isSmall = bytes <= SHARED_FRAME_BYTES_MAX && onWritten === null;
+    const frame = frames[end]!, { length } = frame.line;
+    lineLength += length;
+    payloadBytes += frame.payloadBytes;
+    const isSmall = length + frame.payloadBytes <= SHARED_FRAME_BYTES_MAX &&
+      frame.onWritten === null;
     if (!isSmall || payloadBytes > SHARED_PAYLOAD_BYTES_MAX) break;
     if (lineLength > SHARED_LINE_LENGTH_MAX) break;
   }
   return frames.slice(at, Math.max(end, at + 1));
-}
-
-function frameBytes(line: string, payload: readonly Uint8Array[]): number {
-  return line.length + byteCount(payload);
 }

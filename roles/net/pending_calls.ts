@@ -4,11 +4,11 @@
  * The timer is armed for the earliest deadline seen and looks at every call when it fires, so that a
  * call which is answered in time, as nearly all are, costs no timer at all.
  */
-import type { z } from "zod";
+import type { Method } from "../../proto/rpc.ts";
 
 export interface PendingCall {
-  readonly method: string;
-  readonly reply: z.ZodType;
+  readonly name: string;
+  readonly method: Method<unknown, unknown>;
   /** performance.now() after which the call has failed. */
   readonly deadlineMs: number;
   /** The writer's number of the frame that carries the request. */

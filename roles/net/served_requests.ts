@@ -56,8 +56,9 @@ export class ServedRequests {
       this.#fail(request, new RpcError("unknown_method", message));
       throw new FrameError("bad_message", message);
     }
-    if (bound.method.isPlain?.(request.body)) return this.#run(request, bound, request.body);
-    const parsed = bound.method.request.safeParse(request.body);
+    const { method } = bound;
+    if (method.plain.request?.(request.body)) return this.#run(request, bound, request.body);
+    const parsed = method.request.safeParse(request.body);
     if (parsed.success) return this.#run(request, bound, parsed.data);
     const message = `Cannot read ${name}: ${describeIssue(parsed.error)}`;
     this.#fail(request, new RpcError("invalid_request", message));

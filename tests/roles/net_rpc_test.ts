@@ -47,6 +47,32 @@ Deno.test("small answers of one turn share a line, and large ones go by themselv
   );
 });
 
+Deno.test("of many requests in one line the first half is answered before the rest is looked at", async () => {
+  const answered: number[] = [];
+  const services = service(CHAT, {
+    echo: ({ words }) => ({ words }),
+    fail: () => ({}),
+    lie: () => ({ truth: true as const }),
+    note: () => {},
+    // Called behind the first half; by then its answers are with the socket.
+    hold: (_body, _payload, connection) => {
+      answered.push(connection.queuedBytes);
+      return {};
+    },
+  });
+  await using pair = openPair({ services });
+  using client = await shakenHands(pair);
+  const ask = (id: number) => `{"id":${id},"m":"${id === 25 ? "hold" : "echo"}","b":{"words":"w"}}`;
+  const requests = Array.from({ length: 48 }, (_, index) => ask(index + 1));
+  await client.write(`{"all":[${requests.join()}]}\n`);
+  const idsOf = (line: string | null) =>
+    JSON.parse(line!).all.map((each: { re: number }) => each.re);
+  const ids = Array.from({ length: 48 }, (_, index) => index + 1);
+  assert.deepEqual(idsOf(await client.readLine()), ids.slice(0, 24));
+  assert.deepEqual(idsOf(await client.readLine()), ids.slice(24));
+  assert.deepEqual(answered, [0]);
+});
+
 Deno.test("payloads of many MiB cross each other unharmed", async () => {
   await using pair = openPair();
   const connection = await pair.connect();

@@ -3,7 +3,16 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { z } from "zod";
 import { CommandHead, isPlainRowOp } from "../../proto/command.ts";
-import { ApplyRequest, isPlainApply } from "../../proto/kv_wire.ts";
+import {
+  ApplyReply,
+  ApplyRequest,
+  GetReply,
+  GetRequest,
+  isPlainApplied,
+  isPlainApply,
+  isPlainGet,
+  isPlainGot,
+} from "../../proto/kv_wire.ts";
 
 const key = fc.string({ minLength: 1, maxLength: 12 });
 const count = fc.nat();
@@ -30,7 +39,16 @@ const stamp = fc.record({
   issuedMs: fc.integer(),
 });
 const command = fc.record({ kind: fc.constant("rowOp"), stamp, timeMs: fc.integer(), op });
-const request = fc.record({ gid: fc.integer({ min: 1 }), hops: fc.nat(3), stamp, op });
+const target = { gid: fc.integer({ min: 1 }), hops: fc.nat(3) };
+const request = fc.record({ ...target, stamp, op });
+const applied = fc.record({
+  kind: fc.constant("applied"),
+  version: count,
+  numbers: fc.array(fc.integer(), { maxLength: 3 }),
+});
+const get = fc.record({ ...target, row: key, column: key });
+const cell = fc.record({ version: count, size: count, crc: count });
+const got = fc.record({ lsn: count, cell: fc.option(cell) });
 
 const junk = fc.oneof(
   fc.constantFrom(null, -1, 0.5, 2 ** 53, "", "x".repeat(1025), [], {}, true, "put", 257),
@@ -87,6 +105,18 @@ Deno.test("isPlainRowOp() takes only commands that their schema would take as th
 
 Deno.test("isPlainApply() takes only requests that their schema would take as they are", () => {
   agree(request, isPlainApply, ApplyRequest);
+});
+
+Deno.test("isPlainApplied() takes only answers that their schema would take as they are", () => {
+  agree(applied, isPlainApplied, ApplyReply);
+});
+
+Deno.test("isPlainGet() takes only requests that their schema would take as they are", () => {
+  agree(get, isPlainGet, GetRequest);
+});
+
+Deno.test("isPlainGot() takes only answers that their schema would take as they are", () => {
+  agree(got, isPlainGot, GetReply);
 });
 
 /** As it comes off a connection. */
