@@ -44,6 +44,8 @@ export interface SupervisedNodeOptions {
   readonly logPath: string;
   /** {@link HEALTHY_AFTER_MS} when absent. */
   readonly healthyAfterMs?: number;
+  /** Called when a process was started: it is running, but not ready. */
+  readonly onStarting?: (node: SupervisedNode) => void;
   /** Called the moment the process is gone: whoever waits for its end should hear of it now. */
   readonly onGone: (gone: { readonly node: NodeEntry; readonly spawn: string }) => void;
   /** Called shortly after, when its last words are in. */
@@ -122,6 +124,7 @@ export class SupervisedNode {
       this.#afterExit(spawn, describeExit(status), Date.now() - startedMs);
     });
     this.#life = { process, spawn, startedMs, lifeline: process.stdin, gone };
+    this.#options.onStarting?.(this);
   }
 
   /** `/readyz` says yes. */

@@ -114,11 +114,17 @@ interface Start {
 async function supervise({ options, nodes, folder, screen, stop }: Start): Promise<number> {
   const { config, clusterDir } = options.loaded;
   const reporter = new ExitReporter({ config, secret: folder.secret });
+  const watching = new Set<Promise<void>>();
+  const watch = (child: SupervisedNode) => {
+    const watched = awaitReadiness(child, stop).finally(() => watching.delete(watched));
+    watching.add(watched);
+  };
   const children = nodes.map((node) =>
     new SupervisedNode({
       node,
       command: selfCommand(node.role, nodeArgs(node, options)),
       logPath: join(clusterDir, "logs", `${node.role}-${node.id}.log`),
+      onStarting: watch,
       onGone: (gone) => reporter.report(gone),
       onExit: (report) => sayExit(report, screen, stop),
     })
@@ -126,14 +132,13 @@ async function supervise({ options, nodes, folder, screen, stop }: Start): Promi
   const control = serveSupervision({ config, secret: folder.secret, children });
   try {
     for (const child of children) child.start();
-    const watching = Promise.all(children.map((child) => watchReadiness(child, stop)));
     if (await becomeReady({ children, folder, screen, stop, options })) {
       giveBackMemory();
       await stop.asked;
     }
     screen.say("stopping", `Stopping ${count(children.length)}`);
     await shutDown(children, stop);
-    await watching;
+    await Promise.all(watching);
     screen.say("stopped", "Stopped");
     return 0;
   } finally {
@@ -188,13 +193,13 @@ async function becomeReady(
   return true;
 }
 
-/** Asks `/readyz` until it says yes; begins again when the process is started again. */
-async function watchReadiness(child: SupervisedNode, stop: StopSignal): Promise<void> {
-  while (!await stop.within(READY_POLL_MS)) {
-    if (child.state !== "starting") continue;
-    const { spawn } = child.describe();
+/** Asks `/readyz` until it says yes, or the process that was just started is not there any more. */
+async function awaitReadiness(child: SupervisedNode, stop: StopSignal): Promise<void> {
+  const { spawn } = child.describe();
+  const isStarting = () => child.state === "starting" && child.describe().spawn === spawn;
+  while (!await stop.within(READY_POLL_MS) && isStarting()) {
     const ready = await saysReady(child.node.host, opsPort(child.node));
-    if (ready && child.describe().spawn === spawn) child.markReady();
+    if (ready && isStarting()) child.markReady();
   }
 }
 
@@ -292,13 +297,17 @@ class StopSignal {
   readonly asked: Promise<void>;
   readonly askedTwice: Promise<void>;
   #count = 0;
+  readonly #waiters = new Set<() => void>();
   readonly #listener: () => void;
 
   constructor() {
     const first = Promise.withResolvers<void>(), second = Promise.withResolvers<void>();
     this.asked = first.promise;
     this.askedTwice = second.promise;
-    this.#listener = () => (++this.#count === 1 ? first : second).resolve();
+    this.#listener = () => {
+      (++this.#count === 1 ? first : second).resolve();
+      for (const wake of this.#waiters) wake();
+    };
     for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, this.#listener);
   }
 
@@ -308,12 +317,14 @@ class StopSignal {
 
   /** Waits for `ms`, or less when the signal comes. True when it has come. */
   async within(ms: number): Promise<boolean> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const passed = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, ms);
-    });
-    await Promise.race([this.asked, passed]);
+    if (this.wasAsked) return true;
+    // Waiters of their own: what is hung on a promise that stays open for weeks stays with it.
+    const passed = Promise.withResolvers<void>();
+    const timer = setTimeout(passed.resolve, ms);
+    this.#waiters.add(passed.resolve);
+    await passed.promise;
     clearTimeout(timer);
+    this.#waiters.delete(passed.resolve);
     return this.wasAsked;
   }
 

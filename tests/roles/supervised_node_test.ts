@@ -20,6 +20,7 @@ interface Fixture {
   readonly node: SupervisedNode;
   readonly exits: ExitReport[];
   readonly goneSpawns: string[];
+  readonly startedSpawns: (string | null)[];
   readonly logPath: string;
 }
 
@@ -31,16 +32,18 @@ async function withNode(
   const dir = await Deno.makeTempDir();
   const logPath = join(dir, "logs", "node.log");
   const exits: ExitReport[] = [], goneSpawns: string[] = [];
+  const startedSpawns: (string | null)[] = [];
   const node = new SupervisedNode({
     node: NODE,
     command: { program: Deno.execPath(), args: ["eval", script], env: { NO_COLOR: "1" } },
     logPath,
     ...(healthyAfterMs === undefined ? {} : { healthyAfterMs }),
+    onStarting: (node) => startedSpawns.push(node.describe().spawn),
     onGone: ({ spawn }) => goneSpawns.push(spawn),
     onExit: (report) => exits.push(report),
   });
   try {
-    await body({ node, exits, goneSpawns, logPath });
+    await body({ node, exits, goneSpawns, startedSpawns, logPath });
   } finally {
     await node.kill();
     node.close();
@@ -57,9 +60,11 @@ const isAlive = (pid: number): boolean => {
 };
 
 Deno.test("a child that crashes is started again, each time after twice as long", () =>
-  withNode(CRASHING, async ({ node, exits, goneSpawns }) => {
+  withNode(CRASHING, async ({ node, exits, goneSpawns, startedSpawns }) => {
     node.start();
     await eventually(() => exits.length >= 3, "three crashes");
+    const ended = goneSpawns.length;
+    assert.deepEqual(startedSpawns.slice(0, ended), goneSpawns, "each start was told of as such");
     assert.deepEqual(exits.slice(0, 3).map((exit) => exit.restartInMs), [200, 400, 800]);
     assert.equal(exits[0]!.exit, "exited with code 7");
     assert.equal(exits[0]!.crashed, true);
