@@ -22,3 +22,5 @@ export const isKey = (value: unknown): value is string =>
 /** A whole number from 0 on. */
 export const isCount = (value: unknown): value is number =>
   Number.isSafeInteger(value) && value as number >= 0;
+
+export const isFiniteNumber = (value: unknown): value is number => Number.isFinite(value);

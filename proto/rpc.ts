@@ -40,8 +40,11 @@ export function method<Req, Rep>(
   return { request, reply, plain };
 }
 
-export function oneWay<Req>(request: z.ZodType<Req>): Method<Req, never> {
-  return { request, reply: null, plain: {} };
+export function oneWay<Req>(
+  request: z.ZodType<Req>,
+  plain: Pick<PlainChecks, "request"> = {},
+): Method<Req, never> {
+  return { request, reply: null, plain };
 }
 
 export type RequestOf<M> = M extends Method<infer Req, infer _Rep> ? Req : never;

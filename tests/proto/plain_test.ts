@@ -13,6 +13,7 @@ import {
   isPlainGet,
   isPlainGot,
 } from "../../proto/kv_wire.ts";
+import { isPlainReplicaMessage, ReplicaMessage } from "../../proto/replication.ts";
 
 const key = fc.string({ minLength: 1, maxLength: 12 });
 const count = fc.nat();
@@ -49,6 +50,36 @@ const applied = fc.record({
 const get = fc.record({ ...target, row: key, column: key });
 const cell = fc.record({ version: count, size: count, crc: count });
 const got = fc.record({ lsn: count, cell: fc.option(cell) });
+
+const head = {
+  gid: fc.integer({ min: 1 }),
+  from: count,
+  store: fc.string({ minLength: 1, maxLength: 64 }),
+  inc: count,
+  toInc: count,
+  epoch: count,
+  reign: count,
+};
+const clockMs = fc.double({ noNaN: true, noDefaultInfinity: true });
+const message = fc.oneof(
+  fc.record({
+    kind: fc.constant("heartbeat"),
+    ...head,
+    sentMs: clockMs,
+    beat: count,
+    commitLsn: count,
+    echoMs: fc.option(clockMs),
+    check: fc.option(fc.record({ lsn: count, hash: fc.string() })),
+  }),
+  fc.record({
+    kind: fc.constant("heartbeatAck"),
+    ...head,
+    sentMs: clockMs,
+    beat: count,
+    stampMs: clockMs,
+  }),
+  fc.record({ kind: fc.constant("appendAck"), ...head, matchLsn: count }),
+);
 
 const junk = fc.oneof(
   fc.constantFrom(null, -1, 0.5, 2 ** 53, "", "x".repeat(1025), [], {}, true, "put", 257),
@@ -117,6 +148,10 @@ Deno.test("isPlainGet() takes only requests that their schema would take as they
 
 Deno.test("isPlainGot() takes only answers that their schema would take as they are", () => {
   agree(got, isPlainGot, GetReply);
+});
+
+Deno.test("isPlainReplicaMessage() takes only messages that their schema would take as they are", () => {
+  agree(message, isPlainReplicaMessage, ReplicaMessage);
 });
 
 /** As it comes off a connection. */
