@@ -173,6 +173,16 @@ export class Coordinator {
     }
   }
 
+  /** Whether every group is led and nothing is being changed: then a tick now and then is enough. */
+  get isCalm(): boolean {
+    for (const { config, election, swapping } of this.#groups.values()) {
+      if (config === null || election !== null || swapping !== null) return false;
+      // An office may be on its way, or have to be moved back.
+      if (this.#nodes.get(config.primary.node)?.down !== false) return false;
+    }
+    return true;
+  }
+
   /**
    * Whether the group's record may be believed: a primary that cannot reach its members reads by it
    * (read_gate.ts), and an older copy would make one of long ago believe that it still is one.

@@ -16,11 +16,19 @@ export interface Env {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
   /** Calls `run` once after `ms`; the returned function cancels. */
   timer(ms: number, run: () => void): () => void;
+  /**
+   * Calls `run` about every {@link BEAT_MS}, at moments that all nodes share as far as their clocks agree;
+   * the returned function ends that. See roles/beat.ts, and repeat.ts for other periods.
+   */
+  onBeat(run: () => void): () => void;
   /** One structured line. `event` is a fixed sentence, `fields` its variables. */
   log(level: "debug" | "info" | "warning" | "error", event: string, fields?: LogFields): void;
   /** Our own invariant is broken: log it and end the process. */
   fatal(error: unknown): never;
 }
+
+/** What every process does at least twice a second sets the pace for all that is not urgent. */
+export const BEAT_MS = 500;
 
 export type LogFields = Record<string, string | number | boolean | null | undefined>;
 

@@ -5,9 +5,6 @@
  * An ack or a promise leaves only once the epoch that it is given in, and the entries that it covers,
  * are on disk (A3). Entries are taken only where they fit to what is there (log matching); what does
  * not fit any more is cut off, never below what is known to be committed (A4).
- *
- * Who has too little memory is given only the beginning of an append. Its ack says so, for the primary to
- * wait; as soon as there is room it asks for the rest, and nobody has to find out by waiting.
  */
 import { type Incarnation, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
 import type {
@@ -23,6 +20,7 @@ import { invariant } from "./invariant.ts";
 import { mutated } from "./mutant.ts";
 import type { HashCheck, ReplicaCore } from "./replica_core.ts";
 import type { LogEntry } from "./replica_log.ts";
+import { oddSilenceMs } from "./replica_types.ts";
 
 const SUSPECT_EVERY_MS = 500;
 const FRESHNESS_KEPT = 16;
@@ -40,8 +38,6 @@ export class Follower {
   #round = 0;
   /** An append waits for its ack until our disk has it. */
   #ackDue = false;
-  /** Of what was sent in this round something was left out for want of memory, and not asked for yet. */
-  #isFull = false;
   /** A promise waits until the epoch that it is given in is on our disk. */
   #heldPromise: HeartbeatAck | null = null;
   #fetchingSnapshot = false;
@@ -67,6 +63,11 @@ export class Follower {
       (log.epochAt(knownLsn) ?? 0) >= config.reign;
   }
 
+  /** See `Replica.isCalm`. All that a tick makes a follower do is to suspect a silent primary. */
+  get isCalm(): boolean {
+    return this.#core.role !== "secondary" || this.silentMs < oddSilenceMs(this.#core.timing);
+  }
+
   /** How long ago the primary was heard. */
   get silentMs(): number {
     return this.#core.nowMs - this.#heardPrimaryMs;
@@ -88,7 +89,6 @@ export class Follower {
     // Within a reign what was appended still waits for its ack; the primary may send nothing more.
     if (sameReign) return;
     this.#ackDue = false;
-    this.#isFull = false;
     this.#verifiedLsn = toLsn(0);
     this.#primaryCommitLsn = toLsn(0);
   }
@@ -110,18 +110,14 @@ export class Follower {
     const fits = mutated("match-without-epoch")
       ? prevLsn <= log.lastLsn
       : log.epochAt(prevLsn) === message.prevEpoch;
-    // What follows entries that were left out will be asked for together with them.
-    if (this.#isFull && prevLsn > log.lastLsn) return this.#learnCommit(message.commitLsn);
     if (!fits || this.#fetchingSnapshot) return this.#sendNack(message.from, message.inc);
-    this.#isFull = entries.length < message.sizes.length;
     for (const entry of entries) {
       const mine = log.epochAt(entry.lsn);
       if (mine === entry.epoch || mine !== null && mutated("match-without-epoch")) continue;
       if (mine !== null) this.#truncateAfter(toLsn(entry.lsn - 1), "the primary has other entries");
       core.append(entry);
     }
-    const { length } = mutated("left-out-entries-verified") ? message.sizes : entries;
-    const lastLsn = toLsn(prevLsn + length);
+    const lastLsn = toLsn(prevLsn + entries.length);
     if (lastLsn > this.#verifiedLsn) this.#verifiedLsn = lastLsn;
     this.#learnCommit(message.commitLsn);
     this.#ackDue = true;
@@ -145,16 +141,7 @@ export class Follower {
     const safeLsn = mutated("ack-before-fsync") ? core.log.lastLsn : core.durableLsn;
     const matchLsn = toLsn(Math.min(this.#verifiedLsn, safeLsn));
     this.#ackDue = matchLsn < this.#verifiedLsn;
-    const full = this.#isFull ? { full: this.#round } : {};
-    core.send(node, { kind: "appendAck", ...core.head(inc), matchLsn, ...full });
-  }
-
-  /** There is memory for what was left out. */
-  onRoom(): void {
-    const { config } = this.#core;
-    if (!this.#isFull || config === null || mutated("room-not-told")) return;
-    this.#isFull = false;
-    this.#askForMore(config);
+    core.send(node, { kind: "appendAck", ...core.head(inc), matchLsn });
   }
 
   #truncateAfter(lsn: Lsn, reason: string): void {

@@ -85,6 +85,11 @@ export class Membership {
     return this.#relinquished;
   }
 
+  /** Something was asked for, or is about to be, and is not settled. */
+  get isUnsettled(): boolean {
+    return this.#proposal !== null || this.#pendingAdd !== null || this.isHandingOver;
+  }
+
   isMember(peer: PeerProgress): boolean {
     return this.#core.config!.inSync.some((member) => member.node === peer.member.node);
   }

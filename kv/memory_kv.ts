@@ -278,6 +278,7 @@ const STANDSTILL: Env = {
   secretBytes: (count) => new Uint8Array(count),
   sleep: () => Promise.reject(new Error("a store of several groups needs an env")),
   timer: () => () => {},
+  onBeat: () => () => {},
   log: () => {},
   fatal(error) {
     throw error;

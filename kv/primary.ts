@@ -30,7 +30,7 @@ import { PeerProgress } from "./peer_progress.ts";
 import { ReadGate, type RowSpan, rowWithin, spansOverlap, type WaitingRead } from "./read_gate.ts";
 import type { ReplicaCore } from "./replica_core.ts";
 import { commonPosition, type LogEntry } from "./replica_log.ts";
-import type { Input, RefusalCode } from "./replica_types.ts";
+import { idleHeartbeatMs, type Input, oddSilenceMs, type RefusalCode } from "./replica_types.ts";
 import type { TabletChange, TabletLimits } from "./tablet_policy.ts";
 import { WriteQueue } from "./write_queue.ts";
 
@@ -93,6 +93,19 @@ export class Primary {
   canServe(): boolean {
     return (!this.#membership.hasRelinquished || mutated("relinquished-serves")) &&
       (this.#core.state.appliedLsn >= this.#epochStartLsn || mutated("epoch-start-not-awaited"));
+  }
+
+  /** See `Replica.isCalm`. */
+  get isCalm(): boolean {
+    const { commitLsn, log, nowMs, timing } = this.#core;
+    if (!this.canServe() || this.#membership.isUnsettled || this.#reads.size > 0) return false;
+    if (commitLsn < log.lastLsn) return false;
+    const heardMs = nowMs - oddSilenceMs(timing);
+    for (const peer of this.#peers.values()) {
+      const isUpToDate = peer.matchLsn >= log.lastLsn && peer.toldCommitLsn >= commitLsn;
+      if (!isUpToDate || peer.heardMs < heardMs) return false;
+    }
+    return true;
   }
 
   /** Everybody electable has promised to stay a follower for now. */
@@ -249,8 +262,6 @@ export class Primary {
       if (this.#membership.isMember(peer)) neededLsn = Math.min(neededLsn, peer.matchLsn);
     }
     core.trimLog(neededLsn);
-    // Applying makes room, and nothing else is sent there that would tell.
-    this.#tellCommits((peer) => peer.isFull);
   }
 
   // -------------------------------------------------------------------------------- reads
@@ -383,8 +394,7 @@ export class Primary {
     let isGathering = false;
     for (const peer of this.#peers.values()) {
       if (!this.#membership.isMember(peer)) continue;
-      // Who is full may not ask for more for a while: what is on our own disk by then has not to wait.
-      if (peer.nextLsn > lastLsn || !peer.hasInFlight || peer.isFull) return false;
+      if (peer.nextLsn > lastLsn || !peer.hasInFlight) return false;
       isGathering = true;
     }
     return isGathering && this.#core.writesMayWait;
@@ -466,9 +476,10 @@ export class Primary {
 
   /** A group that nobody uses keeps its leases with fewer heartbeats. */
   #heartbeatEveryMs(): number {
-    const { nowMs, timing: { heartbeatMs, leaseMs } } = this.#core;
-    const isIdle = nowMs - this.#usedMs > IDLE_AFTER_MS;
-    return isIdle ? Math.max(heartbeatMs, Math.min(heartbeatMs * 3, leaseMs / 2)) : heartbeatMs;
+    const { nowMs, timing } = this.#core;
+    if (nowMs - this.#usedMs <= IDLE_AFTER_MS) return timing.heartbeatMs;
+    // Ticks come now a little sooner and now a little later; one that came soon is not to be missed.
+    return Math.max(timing.heartbeatMs, idleHeartbeatMs(timing) * 0.8);
   }
 
   #heartbeat(): void {
@@ -478,11 +489,10 @@ export class Primary {
   }
 
   /** What a follower does not know to be committed, nobody can read there should we be gone. */
-  #tellCommits(isMeant: (peer: PeerProgress) => boolean = () => true): void {
+  #tellCommits(): void {
     const { commitLsn } = this.#core;
     for (const peer of this.#peers.values()) {
-      if (!isMeant(peer) || peer.toldCommitLsn >= commitLsn || peer.matchLsn < commitLsn) continue;
-      this.#sendHeartbeat(peer);
+      if (peer.toldCommitLsn < commitLsn && peer.matchLsn >= commitLsn) this.#sendHeartbeat(peer);
     }
   }
 
@@ -527,7 +537,6 @@ export class Primary {
       }
       case "appendAck":
         peer.raiseMatch(message.matchLsn, core.nowMs);
-        peer.setFull(message.full === peer.round);
         this.#replicate(peer);
         this.#membership.maybeAdd(peer);
         return this.advanceCommit();

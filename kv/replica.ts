@@ -89,8 +89,6 @@ export class Replica {
         return primary !== null ? primary.advanceCommit() : this.#follower.onWritten();
       case "message":
         return this.#onMessage(input.message, input.entries);
-      case "room":
-        return primary === null ? this.#follower.onRoom() : undefined;
       case "request":
         if (primary !== null) return primary.onRequest(input);
         return core.refuse(input.requestId, "not_primary", this.#notPrimary());
@@ -227,6 +225,14 @@ export class Replica {
   /** Whether in this life our log was compared with another member's, and nothing is missing in it. */
   get isConfirmed(): boolean {
     return this.#primary !== null ? this.#primary.canServe() : this.#follower.isConfirmed;
+  }
+
+  /**
+   * Whether nothing is under way that the next tick could take further, and nobody is missed: then a
+   * tick now and then is enough. Any step may end it.
+   */
+  get isCalm(): boolean {
+    return this.#primary !== null ? this.#primary.isCalm : this.#follower.isCalm;
   }
 
   /** Primary, reconciled with the members, and not about to leave. */

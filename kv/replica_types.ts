@@ -29,6 +29,16 @@ export interface ReplicaTiming {
   readonly readMode?: "lease" | "confirm";
 }
 
+/** How often the primary of a group that nobody uses lets itself be heard: its leases last all the same. */
+export function idleHeartbeatMs(
+  { heartbeatMs, leaseMs }: Pick<ReplicaTiming, "heartbeatMs" | "leaseMs">,
+): number {
+  return Math.max(heartbeatMs, Math.min(heartbeatMs * 2.5, leaseMs * 5 / 12));
+}
+
+/** After this silence something may be wrong with somebody whose group nobody uses. */
+export const oddSilenceMs = (timing: ReplicaTiming): number => 1.5 * idleHeartbeatMs(timing);
+
 export interface Self {
   readonly node: NodeId;
   readonly store: StoreId;
@@ -57,10 +67,7 @@ export type Input =
   /** Send and write what has gathered; the shell calls it once a turn. */
   | { kind: "flush" }
   | { kind: "written"; writeId: number }
-  /** `entries`: those of an append, or of them the first, as many as there is memory for. */
   | { kind: "message"; message: ReplicaMessage; entries: readonly LogEntry[] }
-  /** There is memory again for entries that were left out. */
-  | { kind: "room" }
   /** `learners` null: the sender does not know them. */
   | { kind: "config"; config: GroupConfig; learners: readonly Member[] | null }
   | { kind: "proposed"; changeId: string; result: "done" | "refused"; config: GroupConfig | null }

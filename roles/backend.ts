@@ -13,11 +13,12 @@ import { BlobStore } from "../kv/disk/blob_store.ts";
 import { DiskFailedError } from "../kv/disk/disk.ts";
 import { markSuspect, openDataFolder } from "../kv/disk/identity.ts";
 import { NodeMemory } from "../kv/node_memory.ts";
+import { repeat } from "../kv/repeat.ts";
 import { UndoBudget } from "../kv/snapshots.ts";
 import type { QuarantineContent } from "../kv/disk/quarantine.ts";
 import type { Wal } from "../kv/disk/wal.ts";
 import { KvClient } from "../kv/client.ts";
-import type { Env } from "../kv/env.ts";
+import { BEAT_MS, type Env } from "../kv/env.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import { invariant, InvariantViolation } from "../kv/invariant.ts";
 import { LockSweeper } from "../kv/lock_sweeper.ts";
@@ -30,7 +31,7 @@ import { moveConversation } from "../proto/moves.ts";
 import { replicaConversation } from "../proto/replication.ts";
 import { mergeRoutes, NO_ROUTES, routeOf, type RouteTable, tableOf } from "../proto/routes.ts";
 import { transferConversation } from "../proto/transfer.ts";
-import type { Self } from "../kv/replica.ts";
+import { idleHeartbeatMs, type Self } from "../kv/replica.ts";
 import { GroupShell } from "./backend_group.ts";
 import { BackendGroups } from "./backend_groups.ts";
 import { type BackendParts, realParts } from "./backend_parts.ts";
@@ -60,9 +61,8 @@ import type { RoleContext, RunningRole, StopReason } from "./role_context.ts";
 import { Scrubber } from "./scrubber.ts";
 import { fetchBlobFrom, SnapshotSource } from "./snapshot_transfer.ts";
 
+/** While something goes on. Otherwise beats are enough: nine backends should not keep a laptop warm. */
 const TICK_MS = 50;
-/** Nine backends that nobody uses should not keep a laptop warm. */
-const IDLE_TICK_MS = 300;
 const IDLE_AFTER_MS = 5_000;
 const HOUSEKEEPING_MS = 1_000;
 /** How often the free space is looked at while nothing is written. */
@@ -204,8 +204,12 @@ export class Backend {
   #fetchesUnderWay = 0;
   #blobBytes = 0;
   readonly #clock: ClockWatch;
-  #timers: (() => void)[] = [];
-  #lastWork = { count: 0, nowMs: 0 };
+  readonly #cancels: (() => void)[] = [];
+  /** Set while a tick is due by itself, so many milliseconds after it was planned. */
+  #nextTick: { readonly ms: number; readonly cancel: () => void } | null = null;
+  #lastWork = { batchCount: 0, nowMs: 0 };
+  /** How often an idle node has to tick for its leases to last. */
+  readonly #restMs: number;
   #stopped = false;
 
   /** @throws {CorruptionError} what all groups share is damaged; nothing was changed */
@@ -229,6 +233,8 @@ export class Backend {
     this.#clock = new ClockWatch(parts.uptimeMs ?? (() => null), () => context.env.monotonicMs());
     this.#self = self;
     this.#wal = wal;
+    const { heartbeat_ms: heartbeatMs, lease_ms: leaseMs } = config.store;
+    this.#restMs = idleHeartbeatMs({ heartbeatMs, leaseMs });
     this.#peers = parts.peers;
     this.metrics = parts.metrics;
     this.ready = new Promise((resolve) => this.#markReady = resolve);
@@ -273,6 +279,7 @@ export class Backend {
           onMismatch,
           isLifeKnown: () => this.#lifeIsKnown,
           onRoleChanged: () => this.#reporter?.reportNow(),
+          onStirred: () => this.#tickWithin(TICK_MS),
           onDiskFull,
           onFilesLeft: () => this.#blobSweeper.soon(),
           keepDiverged: parts.keepDiverged,
@@ -403,8 +410,12 @@ export class Backend {
   }
 
   start(): void {
-    this.#repeat(() => this.#isIdle() ? IDLE_TICK_MS : TICK_MS, () => this.#tick());
-    this.#repeat(() => HOUSEKEEPING_MS, () => this.#keepHouse());
+    const { env } = this.#context;
+    this.#tickWithin(TICK_MS);
+    this.#cancels.push(
+      env.onBeat(() => this.#onBeat()),
+      repeat(env, HOUSEKEEPING_MS, () => this.#keepHouse()),
+    );
     this.#blobSweeper.start();
     this.#scrubber.start();
     this.#reporter?.start();
@@ -425,7 +436,8 @@ export class Backend {
     this.#scrubber.stop();
     this.#blobSweeper.stop();
     this.#reporter?.stop();
-    for (const cancel of this.#timers) cancel();
+    for (const cancel of this.#cancels) cancel();
+    this.#nextTick?.cancel();
   }
 
   /** After the last message: what is applied goes into checkpoints, so that the start is quick. */
@@ -442,25 +454,40 @@ export class Backend {
     await this.#parts.closeStores();
   }
 
-  #repeat(everyMs: () => number, run: () => void): void {
-    let cancel = () => {};
-    const schedule = () => {
-      cancel = this.#context.env.timer(everyMs(), () => {
-        if (this.#stopped) return;
-        run();
-        schedule();
-      });
-    };
-    schedule();
-    this.#timers.push(() => cancel());
+  #onBeat(): void {
+    // Otherwise a tick of its own is due.
+    if (this.#nextTick === null) this.#tick();
+    this.#planTick();
   }
 
-  /** Nothing was asked and nothing logged for a while. */
+  /** While nothing goes on, ticks come with the beats, or just often enough for the leases. */
+  #planTick(): void {
+    if (!this.#isIdle()) this.#tickWithin(TICK_MS);
+    else if (this.#restMs < BEAT_MS) this.#tickWithin(this.#restMs);
+  }
+
+  #tickWithin(ms: number): void {
+    if (this.#stopped || this.#nextTick !== null && this.#nextTick.ms <= ms) return;
+    this.#nextTick?.cancel();
+    const cancel = this.#context.env.timer(ms, () => {
+      this.#nextTick = null;
+      this.#tick();
+      this.#planTick();
+    });
+    this.#nextTick = { ms, cancel };
+  }
+
+  /** Nothing was logged for a while, and no replica waits for anything. */
   #isIdle(): boolean {
     const nowMs = this.#context.env.monotonicMs();
-    const work = this.#service.requestCount + this.#wal.stats.batchCount;
-    if (work !== this.#lastWork.count || !this.#isReady) this.#lastWork = { count: work, nowMs };
-    return nowMs - this.#lastWork.nowMs > IDLE_AFTER_MS;
+    const { batchCount } = this.#wal.stats;
+    const isLogging = batchCount !== this.#lastWork.batchCount || this.#wal.isBusy;
+    if (isLogging || !this.#isReady) {
+      this.#lastWork = { batchCount, nowMs };
+    }
+    if (nowMs - this.#lastWork.nowMs <= IDLE_AFTER_MS) return false;
+    for (const { replica } of this.#groups.values()) if (!replica.isCalm) return false;
+    return true;
   }
 
   #tick(): void {

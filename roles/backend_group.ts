@@ -79,6 +79,8 @@ export interface GroupShellOptions {
    */
   readonly isLifeKnown: () => boolean;
   readonly onRoleChanged: () => void;
+  /** Something goes on now: a tick is wanted before long. */
+  readonly onStirred: () => void;
   readonly onDiskFull: () => void;
   /** There may be files of values now that nothing mentions. */
   readonly onFilesLeft: () => void;
@@ -145,8 +147,6 @@ export class GroupShell {
   /** It names this life primary, and has to wait. */
   #heldOffice: GroupConfig | null = null;
   #retired = false;
-  /** Appends of which only the beginning was taken, for want of memory. */
-  cutCount = 0;
   readCount = 0;
   boundedReadCount = 0;
   writeCount = 0;
@@ -413,6 +413,7 @@ export class GroupShell {
       this.#options.onDamage(error);
       return;
     }
+    if (!this.#replica.isCalm) this.#options.onStirred();
     // A request only adds to the log in memory; the flush at the end of its turn settles for all of them.
     if (input.kind === "request" || isQuiet && input.kind === "tick") return;
     this.#settleMemory();
@@ -438,10 +439,6 @@ export class GroupShell {
 
   relieve(): void {
     void this.checkpoint();
-  }
-
-  resume(): void {
-    this.feed({ kind: "room" });
   }
 
   #settleMemory(): void {
@@ -665,9 +662,8 @@ export class GroupShell {
     const entries: LogEntry[] = [];
     if (message.kind === "append") {
       const { sizes, epochs, files = [] } = message;
-      // An append of fewer entries is sound as well. The replica asks for the rest when there is room.
+      // An append of fewer entries is sound as well. The primary sends the rest again.
       const count = this.#options.memory.admitEntries(this, sizes);
-      if (count < sizes.length) this.cutCount += 1;
       // Entries of one frame come and go together. Values that go into files of their own do not: the
       // entries beside them are copied, so that they do not keep all of that in memory.
       const isWhole = count === sizes.length && files.length === 0;
@@ -797,11 +793,7 @@ export class GroupShell {
       const writing = store.checkpoint({ lsn, meta });
       // The copy that is written from takes memory as well.
       this.#settleMemory();
-      await writing.finally(() => {
-        this.#flushingBytes = 0;
-        // Who waits for memory hears of it now, not with whatever happens next.
-        this.#settleMemory();
-      });
+      await writing.finally(() => this.#flushingBytes = 0);
       if (store === this.#store) this.#options.wal.release(this.gid, this.#releasable(lsn));
       this.#freed.remove(this.#store.checkpointLsn);
     } catch (error) {

@@ -29,6 +29,7 @@ import { type PeerLinks, Peers, secretText } from "./peers.ts";
 import type { RoleContext, RunningRole } from "./role_context.ts";
 import process from "node:process";
 
+/** While something is being decided; otherwise there is one with every beat. */
 const TICK_MS = 50;
 const RANGES_ROLLED_BACK =
   "Nodes know of newer moves of tablets than the coordinator's records, so it does not know where all " +
@@ -90,7 +91,10 @@ export class CoordinatorShell {
   readonly #answers = new Map<number, (answer: Answer) => void>();
   #lastRequestId = 0;
   #routes: RouteTable = NO_ROUTES;
-  #cancel: (() => void) | null = null;
+  /** Set while it runs. */
+  #endBeats: (() => void) | null = null;
+  /** Set while a tick is due between beats. */
+  #cancelTick: (() => void) | null = null;
   #electionCount = 0;
 
   constructor(context: RoleContext, parts: { metadata: MetadataRecords; peers: PeerLinks }) {
@@ -254,17 +258,32 @@ export class CoordinatorShell {
   }
 
   start(): void {
-    this.#cancel = this.#context.env.timer(TICK_MS, () => {
-      this.#feed({ kind: "tick" });
-      this.#moves.tick();
-      if (this.#cancel !== null) this.start();
+    this.#endBeats = this.#context.env.onBeat(() => {
+      // Otherwise a tick of its own is due.
+      if (this.#cancelTick === null) this.#tick();
     });
+    this.#maybePlanTick();
   }
 
   stop(): void {
-    this.#cancel?.();
-    this.#cancel = null;
+    this.#endBeats?.();
+    this.#endBeats = null;
+    this.#cancelTick?.();
     this.#peers.close();
+  }
+
+  #tick(): void {
+    this.#feed({ kind: "tick" });
+    this.#moves.tick();
+  }
+
+  /** While something is being decided, ticks follow each other closely. */
+  #maybePlanTick(): void {
+    if (this.#cancelTick !== null || this.#endBeats === null || this.#core.isCalm) return;
+    this.#cancelTick = this.#context.env.timer(TICK_MS, () => {
+      this.#cancelTick = null;
+      this.#tick();
+    });
   }
 
   metrics(): string {
@@ -328,6 +347,7 @@ export class CoordinatorShell {
           this.#perform(effect, inputs);
         }
       }
+      this.#maybePlanTick();
     } catch (error) {
       this.#context.env.fatal(error);
     }

@@ -1,6 +1,7 @@
 /** The real {@link Env}: this machine's clocks, randomness, timers and log. */
 import { DiskFailedError } from "../kv/disk/disk.ts";
 import type { Env } from "../kv/env.ts";
+import { processBeat } from "./beat.ts";
 import { type Log, openLog } from "./log.ts";
 
 /** The status with which a process ends that found its own invariant broken (EX_SOFTWARE). */
@@ -51,6 +52,7 @@ export function realEnv(options: RealEnvOptions): Env {
       });
     },
     timer,
+    onBeat: (run) => processBeat.listen(run),
     log,
     fatal(error) {
       const stack = error instanceof Error ? error.stack ?? error.message : String(error);

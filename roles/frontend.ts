@@ -7,6 +7,7 @@
  * frees what uploads and deletions left behind. All frontends do, and the store sorts out who takes
  * what.
  */
+import { repeat } from "../kv/repeat.ts";
 import { Assets, assetsFolder } from "../web/assets.ts";
 import { createApp } from "../web/app.ts";
 import { type FullContext, makeContext } from "../web/context.ts";
@@ -59,7 +60,7 @@ class Frontend implements RunningRole {
   readonly #background: AbortController;
   readonly #sweeping: Promise<void>;
   readonly #becomeReady = Promise.withResolvers<void>();
-  #cancelProbe: () => void = () => {};
+  readonly #endProbes: () => void;
   #storeAnswers = false;
   #probesFailed = 0;
   #draining = false;
@@ -113,12 +114,13 @@ class Frontend implements RunningRole {
     });
     this.#reporter.start();
     void this.#probe();
+    this.#endProbes = repeat(role.env, PROBE_EVERY_MS, () => void this.#probe());
   }
 
   async stop(): Promise<void> {
     this.#draining = true;
     this.#reporter.stop();
-    this.#cancelProbe();
+    this.#endProbes();
     this.#background.abort();
     const stopped = this.#server.shutdown();
     await Promise.race([
@@ -146,7 +148,5 @@ class Frontend implements RunningRole {
       // One miss is a failover, which the client's retries hide from users.
       if (++this.#probesFailed >= PROBES_FAILED_MAX) this.#storeAnswers = false;
     }
-    if (this.#draining) return;
-    this.#cancelProbe = this.#role.env.timer(PROBE_EVERY_MS, () => void this.#probe());
   }
 }

@@ -7,6 +7,7 @@
  * one that died a moment ago.
  */
 import type { Env } from "../kv/env.ts";
+import { repeat } from "../kv/repeat.ts";
 import type { ClusterConfig, NodeEntry } from "../proto/cluster_config.ts";
 import { closeQuietly } from "./net/handshake.ts";
 
@@ -39,7 +40,8 @@ interface Member {
   sentSinceCheck: number;
   slowChecks: number;
   probe: Promise<boolean> | null;
-  cancelTimer: () => void;
+  checking: boolean;
+  endChecks: () => void;
 }
 
 const CHECK_TIMEOUT_MS = 800;
@@ -64,7 +66,8 @@ export class FrontendPool {
       sentSinceCheck: 0,
       slowChecks: 0,
       probe: null,
-      cancelTimer: () => {},
+      checking: false,
+      endChecks: () => {},
     }));
   }
 
@@ -78,12 +81,12 @@ export class FrontendPool {
   }
 
   start(): void {
-    for (const member of this.#members) void this.#keepChecking(member);
+    for (const member of this.#members) this.#keepChecking(member);
   }
 
   stop(): void {
     this.#stop.abort();
-    for (const member of this.#members) member.cancelTimer();
+    for (const member of this.#members) member.endChecks();
   }
 
   /** A frontend that lives, by the policy, or null when none does. */
@@ -121,13 +124,16 @@ export class FrontendPool {
     return member.probe;
   }
 
-  async #keepChecking(member: Member): Promise<void> {
-    await this.#check(member);
-    if (this.#stop.signal.aborted) return;
-    member.cancelTimer = this.#options.env.timer(
-      this.#options.intervalMs,
-      () => void this.#keepChecking(member),
-    );
+  /** One check at a time: where they may take longer than the interval, some are left out. */
+  #keepChecking(member: Member): void {
+    const check = () => {
+      if (member.checking) return;
+      member.checking = true;
+      void this.#check(member).finally(() => member.checking = false);
+    };
+    check();
+    const { env, intervalMs } = this.#options;
+    member.endChecks = repeat(env, intervalMs, check);
   }
 
   async #check(member: Member): Promise<void> {

@@ -8,6 +8,7 @@
 import { join } from "node:path";
 import { Accounts } from "../apps/accounts/accounts.ts";
 import { Mail } from "../apps/mail/mail.ts";
+import { repeat } from "../kv/repeat.ts";
 import { TLS_CERT_FILE, TLS_KEY_FILE } from "./cluster_folder.ts";
 import { connectKv } from "./kv_connection.ts";
 import { OutsideSmtp } from "./mail_outside.ts";
@@ -58,7 +59,7 @@ export async function runMail(context: RoleContext): Promise<RunningRole> {
   });
 
   const ready = Promise.withResolvers<void>();
-  let storeAnswers = false, stopping = false, cancelProbe = () => {};
+  let storeAnswers = false, stopping = false;
   const readiness = () => {
     if (stopping) return { ready: false, reason: "stopping" };
     return storeAnswers ? { ready: true } : { ready: false, reason: "the store does not answer" };
@@ -71,7 +72,6 @@ export async function runMail(context: RoleContext): Promise<RunningRole> {
     } catch {
       storeAnswers = false;
     }
-    if (!stopping) cancelProbe = env.timer(PROBE_EVERY_MS, () => void probe());
   };
   const ops = startOpsServer({
     hostname: node.host,
@@ -89,12 +89,13 @@ export async function runMail(context: RoleContext): Promise<RunningRole> {
   reporter.start();
   mail.worker.start();
   void probe();
+  const endProbes = repeat(env, PROBE_EVERY_MS, () => void probe());
 
   return {
     ready: ready.promise,
     async stop() {
       stopping = true;
-      cancelProbe();
+      endProbes();
       reporter.stop();
       const finished = Promise.all([doors.close(), mail.worker.stop(), ops.close()]);
       await Promise.race([finished, env.sleep(STOP_GRACE_MS)]);

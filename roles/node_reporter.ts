@@ -3,6 +3,7 @@
  * the map of tablets and the cluster's time. Every role but the coordinator runs one. When the
  * coordinator is away nothing happens: reports are news, so none is kept or repeated.
  */
+import { repeat } from "../kv/repeat.ts";
 import { coordinatorConversation, type NodeReport, type StoreReport } from "../proto/control.ts";
 import type { RangeMap } from "../proto/moves.ts";
 import type { RouteTable } from "../proto/routes.ts";
@@ -11,6 +12,7 @@ import type { PeerLink } from "./peers.ts";
 import type { RoleContext } from "./role_context.ts";
 
 export const REPORT_EVERY_MS = 500;
+const METER_EVERY_MS = 1_900;
 
 export interface ReporterOptions {
   readonly context: RoleContext;
@@ -48,7 +50,8 @@ export class NodeReporter {
   }
 
   start(): void {
-    this.#schedule();
+    const { env } = this.#options.context;
+    this.#cancel = repeat(env, REPORT_EVERY_MS, () => this.reportNow());
     this.reportNow();
   }
 
@@ -62,13 +65,6 @@ export class NodeReporter {
     if (this.#stopped || this.#underWay) return;
     this.#underWay = true;
     void this.#report().finally(() => this.#underWay = false);
-  }
-
-  #schedule(): void {
-    this.#cancel = this.#options.context.env.timer(REPORT_EVERY_MS, () => {
-      this.reportNow();
-      if (!this.#stopped) this.#schedule();
-    });
   }
 
   async #report(): Promise<void> {
@@ -109,8 +105,7 @@ export class NodeReporter {
       startedMs: this.#startedMs,
       ready: ready(),
       requestsPerSecond: Math.round(this.#perSecond * 10) / 10,
-      cpu: this.#meter.cpu(nowMs),
-      memoryBytes: Deno.memoryUsage().rss,
+      ...this.#meter.use(nowMs),
       connections: connections?.() ?? null,
       problem: problem?.() ?? null,
       routesVersion: routesVersion?.() ?? 0,
@@ -119,22 +114,28 @@ export class NodeReporter {
   }
 }
 
-/** How busy this process is, from the kernel's own account. */
+interface ProcessUse {
+  /** Share of one core since about two seconds ago; 1 is a whole core. */
+  readonly cpu: number;
+  readonly memoryBytes: number;
+}
+
+/** How busy this process is, from the kernel's own account, which is asked now and then. */
 class ProcessMeter {
   #lastMs = -Infinity;
   #lastCpuMs = 0;
-  #share = 0;
+  #use: ProcessUse = { cpu: 0, memoryBytes: 0 };
 
-  /** Share of one core since about two seconds ago; 1 is a whole core. */
-  cpu(nowMs: number): number {
-    if (nowMs - this.#lastMs < 2_000) return this.#share;
+  use(nowMs: number): ProcessUse {
+    if (nowMs - this.#lastMs < METER_EVERY_MS) return this.#use;
     const { user, system } = process.cpuUsage();
     const cpuMs = (user + system) / 1000;
-    if (this.#lastMs !== -Infinity) {
-      this.#share = Math.round(((cpuMs - this.#lastCpuMs) / (nowMs - this.#lastMs)) * 1000) / 1000;
-    }
+    const share = this.#lastMs === -Infinity
+      ? 0
+      : (cpuMs - this.#lastCpuMs) / (nowMs - this.#lastMs);
+    this.#use = { cpu: Math.round(share * 1000) / 1000, memoryBytes: Deno.memoryUsage().rss };
     this.#lastMs = nowMs;
     this.#lastCpuMs = cpuMs;
-    return this.#share;
+    return this.#use;
   }
 }

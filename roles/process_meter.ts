@@ -1,21 +1,21 @@
 /** What this process uses: processor, memory, and how late its event loop runs. */
 
-const TICK_MS = 500;
-const WINDOW_TICKS = 20;
+import { processBeat } from "./beat.ts";
+
+/** Ten seconds. */
+const WINDOW_BEATS = 20;
 /** Linux counts a process's time in hundredths of a second on every architecture we run on. */
 const CLOCK_TICKS_PER_SECOND = 100;
 
 export class ProcessMeter {
   readonly startedMs = Date.now() - performance.now();
-  readonly #timer: ReturnType<typeof setInterval>;
   #delaysMs: number[] = [];
-  #lastTickMs = performance.now();
   #shares: { readonly atMs: number; readonly cpuSeconds: number }[] = [];
 
-  constructor() {
-    this.#timer = setInterval(() => this.#tick(), TICK_MS);
-    Deno.unrefTimer(this.#timer);
-  }
+  readonly close: () => void = processBeat.listen((lateMs) => {
+    this.#delaysMs.push(lateMs);
+    if (this.#delaysMs.length > WINDOW_BEATS) this.#delaysMs.shift();
+  });
 
   /** Time on the processor since the start, all threads; 0 where the system does not say. */
   cpuSeconds(): number {
@@ -50,16 +50,5 @@ export class ProcessMeter {
   /** The longest that the event loop was late in the last ten seconds. */
   loopDelayMs(): number {
     return Math.max(0, ...this.#delaysMs);
-  }
-
-  close(): void {
-    clearInterval(this.#timer);
-  }
-
-  #tick(): void {
-    const nowMs = performance.now();
-    this.#delaysMs.push(Math.max(0, nowMs - this.#lastTickMs - TICK_MS));
-    if (this.#delaysMs.length > WINDOW_TICKS) this.#delaysMs.shift();
-    this.#lastTickMs = nowMs;
   }
 }

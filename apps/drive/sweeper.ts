@@ -11,6 +11,7 @@ import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { type Env, freshId } from "../../kv/env.ts";
 import { compareAndPut, decodeJson, encodeJson, type Kv, put } from "../../kv/kv.ts";
+import { untilBeatMs } from "../../kv/repeat.ts";
 import type { ClusterConfig } from "../../proto/cluster_config.ts";
 import { version } from "../../proto/ids.ts";
 import { freeGarbage } from "./garbage.ts";
@@ -77,7 +78,8 @@ export class DriveSweeper {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
-        await this.#env.sleep(ROUND_MS * (0.75 + this.#env.random() / 2), signal);
+        const waitMs = ROUND_MS * (0.75 + this.#env.random() / 2);
+        await this.#env.sleep(untilBeatMs(this.#env, waitMs), signal);
         await this.round();
       } catch (error) {
         if (signal.aborted) return;

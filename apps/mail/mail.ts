@@ -86,7 +86,10 @@ export class Mail {
       mailDomain,
       retryHours: config.retry_hours,
       workerId,
-      ...(options.outside === undefined ? {} : { outside: options.outside }),
+      // Frontends deliver what stays here, and share the search for what a dead one left.
+      ...(options.outside === undefined
+        ? { peerCount: Math.max(1, frontendCount(options.config)) }
+        : { outside: options.outside }),
     });
     this.#parts = {
       kv,
@@ -298,3 +301,6 @@ export function attachmentRefs(draft: DraftContent): AttachmentRef[] {
     upload === undefined ? { message: message ?? "", n: n ?? 0 } : { upload }
   );
 }
+
+const frontendCount = ({ node }: ClusterConfig): number =>
+  node.filter(({ role }) => role === "frontend").length;

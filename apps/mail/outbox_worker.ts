@@ -10,6 +10,7 @@
 import type { Env } from "../../kv/env.ts";
 import { KvError } from "../../kv/errors.ts";
 import type { Kv } from "../../kv/kv.ts";
+import { untilBeatMs } from "../../kv/repeat.ts";
 import { localUser } from "./addresses.ts";
 import { type BodyStore, entryHolder } from "./body_store.ts";
 import { OUTBOX_SHARDS } from "./keys.ts";
@@ -63,10 +64,13 @@ export interface OutboxWorkerOptions {
   /** Names this worker in claims. */
   readonly workerId: string;
   readonly outside?: OutsideTransport;
+  /** How many workers like this one there are, which take turns at the sweep; 1 when absent. */
+  readonly peerCount?: number;
 }
 
 /** SMTP may be slow; the claim is renewed meanwhile. */
 const OUTSIDE_CLAIM_MS = 20_000;
+/** Of all workers that deliver the same together. */
 export const SWEEP_INTERVAL_MS = 2_000;
 /** Enough that the writes of several share syncs; each holds a piece of a message at most. */
 const ITEMS_AT_ONCE = 32;
@@ -139,20 +143,22 @@ export class OutboxWorker {
       } catch (error) {
         this.#log("the outbox sweep stopped early", error);
       }
-      const waitMs = SWEEP_INTERVAL_MS * (0.75 + this.#env.random() / 2);
-      await this.#env.sleep(waitMs, this.#stop.signal).catch(() => {});
+      const { peerCount = 1 } = this.#options;
+      const waitMs = SWEEP_INTERVAL_MS * peerCount * (0.75 + this.#env.random() / 2);
+      await this.#env.sleep(untilBeatMs(this.#env, waitMs), this.#stop.signal).catch(() => {});
     }
   }
 
   /** Looks at every outbox of the cluster once and works on those that are due. */
   async sweep(): Promise<void> {
     const due: OutboxPointer[] = [], notBefore = new Map<string, number>();
-    for (const shard of OUTBOX_SHARDS) {
-      for (const pointer of await this.#options.outbox.pointers(shard)) {
-        const waitUntilMs = this.#notBefore.get(pointer.outId) ?? 0;
-        if (waitUntilMs > this.#env.wallMs()) notBefore.set(pointer.outId, waitUntilMs);
-        else if (!this.#isOthers(pointer.claim)) due.push(pointer);
-      }
+    // All at once: they lie with as many nodes, and each is woken once.
+    const { outbox } = this.#options;
+    const pages = await Promise.all(OUTBOX_SHARDS.map((shard) => outbox.pointers(shard)));
+    for (const pointer of pages.flat()) {
+      const waitUntilMs = this.#notBefore.get(pointer.outId) ?? 0;
+      if (waitUntilMs > this.#env.wallMs()) notBefore.set(pointer.outId, waitUntilMs);
+      else if (!this.#isOthers(pointer.claim)) due.push(pointer);
     }
     this.#notBefore = notBefore;
     for (const pointer of due) {

@@ -155,6 +155,11 @@ export class Wal {
     return { ...this.#stats };
   }
 
+  /** Whether a write or sync is under way. */
+  get isBusy(): boolean {
+    return this.#busySinceMs !== null;
+  }
+
   /** For how long the write or sync under way has been at it; 0 when none is. */
   get hangingMs(): number {
     return this.#busySinceMs === null ? 0 : performance.now() - this.#busySinceMs;

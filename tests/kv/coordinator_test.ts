@@ -583,3 +583,27 @@ Deno.test("who was never in sync does not count as the other one", () => {
   bench.report(0, { ...LATE, lastLsn: 5, doubted: true });
   assert.equal(bench.record!.epoch, 7);
 });
+
+Deno.test("a coordinator is calm once every group is led and nothing is being decided", () => {
+  const bench = new Bench();
+  assert(!bench.coordinator.isCalm, "the group has no record");
+  for (const node of [0, 1, 2]) bench.report(node);
+  assert(bench.coordinator.isCalm);
+  bench.exited(0);
+  assert.equal(bench.record!.epoch, 1, "it waits for the others' answers");
+  assert(!bench.coordinator.isCalm, "an election is on");
+  for (const node of [1, 2]) bench.report(node, { lastLsn: 1 });
+  bench.later(100);
+  assert.equal(bench.record!.epoch, 2);
+  assert(bench.coordinator.isCalm);
+});
+
+Deno.test("a coordinator is not calm before it has heard of every primary since its start", () => {
+  const before = created();
+  const bench = new Bench({ record: before.record! });
+  assert(!bench.coordinator.isCalm);
+  for (const node of [1, 2]) bench.report(node);
+  assert(!bench.coordinator.isCalm, "the primary may be gone");
+  bench.report(0);
+  assert(bench.coordinator.isCalm);
+});

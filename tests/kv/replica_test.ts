@@ -765,3 +765,69 @@ Deno.test("a member that lags is kept where too few would be left to write", () 
   lagging.pass(8_000);
   assert.deepEqual(lagging.proposals, []);
 });
+
+Deno.test("a primary is calm once everybody has what is committed, and knows it", () => {
+  const bench = primary();
+  assert(!bench.replica.isCalm, "nobody was told that the first entry is committed");
+  bench.step({ kind: "tick" });
+  assert(bench.replica.isCalm);
+  bench.put("x");
+  assert(!bench.replica.isCalm, "a write is under way");
+  bench.sync();
+  bench.ack(1, 2);
+  bench.ack(2, 2);
+  assert(!bench.replica.isCalm, "the members do not know of the commit");
+  bench.step({ kind: "tick" });
+  assert(bench.replica.isCalm);
+});
+
+Deno.test("a primary is not calm while a member is silent, a read waits or a change is asked for", () => {
+  const calm = () => {
+    const bench = primary();
+    bench.step({ kind: "tick" });
+    assert(bench.replica.isCalm);
+    return bench;
+  };
+  const missing = calm();
+  missing.nowMs += TIMING.ackTimeoutMs;
+  missing.promise(1);
+  assert(!missing.replica.isCalm, "member 2 was not heard");
+  missing.promise(2);
+  assert(missing.replica.isCalm);
+
+  const asked = calm();
+  asked.step({ kind: "clockDoubted" });
+  asked.step({ kind: "read", readId: 1, span: spanOfRow("r") });
+  assert(!asked.replica.isCalm, "a read waits for a round of heartbeats");
+
+  const leaving = calm();
+  leaving.step({ kind: "handOver", to: nodeId(1) });
+  assert(!leaving.replica.isCalm, "it offered its office");
+});
+
+Deno.test("a secondary is calm while it hears its primary, and not from long before it would suspect it", () => {
+  const bench = new Bench(1);
+  assert(bench.replica.isCalm, "nobody to hear yet");
+  bench.step({ kind: "config", config: config(), learners: [] });
+  bench.sync();
+  assert(bench.replica.isCalm);
+  bench.nowMs += TIMING.graceMs / 2;
+  bench.step({ kind: "tick" });
+  assert(!bench.replica.isCalm);
+});
+
+Deno.test("a group that nobody uses keeps its leases however unevenly the beats of its primary come", () => {
+  const timing = { heartbeatMs: 200, leaseMs: 1_200, graceMs: 1_800, ackTimeoutMs: 1_000 };
+  const bench = primary(undefined, timing);
+  bench.nowMs += 6_000;
+  bench.step({ kind: "tick" });
+  for (const peer of [1, 2]) bench.promise(peer);
+  for (const lateMs of [0, 90, 0, 60, 0, 0, 99, 0]) {
+    bench.nowMs = Math.floor(bench.nowMs / 500 + 1) * 500 + lateMs;
+    assert(bench.replica.canReadAt(bench.nowMs), `the leases ran out before ${bench.nowMs}`);
+    const beat = bench.beat;
+    bench.step({ kind: "tick" });
+    assert.equal(bench.beat, beat + 1, `no heartbeat at ${bench.nowMs}`);
+    for (const peer of [1, 2]) bench.promise(peer);
+  }
+});

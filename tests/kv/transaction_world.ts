@@ -103,6 +103,7 @@ export class TransactionWorld {
           });
         }),
       timer: () => () => {},
+      onBeat: () => () => {},
       log: () => {},
       fatal(error) {
         throw error;

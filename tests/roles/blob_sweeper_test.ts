@@ -28,6 +28,8 @@ class HandEnv implements Env {
     return () => void (this.#timers = this.#timers.filter((item) => item !== timer));
   };
 
+  onBeat = () => () => {};
+
   pass(ms: number): void {
     this.nowMs += ms;
     const due = this.#timers.filter(({ dueMs }) => dueMs <= this.nowMs);

@@ -50,6 +50,7 @@ class PatientEnv implements Env {
     await new Promise((resolve) => setTimeout(resolve, 0));
   };
   timer = () => () => {};
+  onBeat = () => () => {};
   log = () => {};
   fatal = (error: unknown): never => {
     throw error;
@@ -190,6 +191,7 @@ class World {
       undo: new UndoBudget(1 << 20),
       fetchSnapshot: () => Promise.resolve(),
       onRoleChanged: () => {},
+      onStirred: () => {},
       onDiskFull: () => {},
       onFilesLeft: () => {},
       keepDiverged: () => Promise.resolve(),

@@ -3,7 +3,7 @@
  * ended at any moment. What belongs to an ended process never runs again; what is meant for a paused
  * one waits, in order, until it goes on with the state that it had.
  */
-import type { Env } from "../../kv/env.ts";
+import { BEAT_MS, type Env } from "../../kv/env.ts";
 import { SeededRandom } from "./seeded_random.ts";
 import type { VirtualTime } from "./virtual_time.ts";
 
@@ -167,6 +167,14 @@ export class SimProcess {
         });
       },
       timer,
+      // Processes beat each at its own moments, so that they meet in as many ways as they can.
+      onBeat: (run) => {
+        let cancel = timer(random.next() * BEAT_MS, function beat() {
+          cancel = timer(BEAT_MS, beat);
+          run();
+        });
+        return () => cancel();
+      },
       log: (level, event, fields) => onLog(this, level, event, fields),
       fatal: (error) => {
         if (this.alive) this.#fail(error);

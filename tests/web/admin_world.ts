@@ -29,6 +29,8 @@ export class SteppedEnv implements Env {
     };
   };
 
+  onBeat = () => () => {};
+
   sleep = (ms: number, signal?: AbortSignal) =>
     new Promise<void>((resolve, reject) => {
       const cancel = this.timer(ms, resolve);

@@ -17,6 +17,7 @@ export class TestEnv implements Env {
   secretBytes = (count: number) => crypto.getRandomValues(new Uint8Array(count));
   sleep = () => Promise.resolve();
   timer = () => () => {};
+  onBeat = () => () => {};
   log = (_level: string, event: string) => void this.logged.push(event);
   fatal(error: unknown): never {
     throw error;

@@ -37,6 +37,7 @@ export class TestEnv implements Env {
       setTimeout(resolve, 0);
     });
   timer = () => () => {};
+  onBeat = () => () => {};
   log = () => {};
   fatal(error: unknown): never {
     throw error;

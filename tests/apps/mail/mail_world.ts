@@ -33,6 +33,7 @@ export class TestEnv implements Env {
     signal?.throwIfAborted();
   };
   timer = () => () => {};
+  onBeat = () => () => {};
   log = (_level: string, event: string) => void this.logged.push(event);
   fatal(error: unknown): never {
     throw error;
