@@ -5,6 +5,9 @@
  * An ack or a promise leaves only once the epoch that it is given in, and the entries that it covers,
  * are on disk (A3). Entries are taken only where they fit to what is there (log matching); what does
  * not fit any more is cut off, never below what is known to be committed (A4).
+ *
+ * Who has too little memory is given only the beginning of an append. Its ack says so, for the primary to
+ * wait; as soon as there is room it asks for the rest, and nobody has to find out by waiting.
  */
 import { type Incarnation, type Lsn, lsn as toLsn, type NodeId } from "../proto/ids.ts";
 import type {
@@ -38,6 +41,8 @@ export class Follower {
   #round = 0;
   /** An append waits for its ack until our disk has it. */
   #ackDue = false;
+  /** Of what was sent in this round something was left out for want of memory, and not asked for yet. */
+  #isFull = false;
   /** A promise waits until the epoch that it is given in is on our disk. */
   #heldPromise: HeartbeatAck | null = null;
   #fetchingSnapshot = false;
@@ -89,6 +94,7 @@ export class Follower {
     // Within a reign what was appended still waits for its ack; the primary may send nothing more.
     if (sameReign) return;
     this.#ackDue = false;
+    this.#isFull = false;
     this.#verifiedLsn = toLsn(0);
     this.#primaryCommitLsn = toLsn(0);
   }
@@ -110,14 +116,18 @@ export class Follower {
     const fits = mutated("match-without-epoch")
       ? prevLsn <= log.lastLsn
       : log.epochAt(prevLsn) === message.prevEpoch;
+    // What follows entries that were left out will be asked for together with them.
+    if (this.#isFull && prevLsn > log.lastLsn) return this.#learnCommit(message.commitLsn);
     if (!fits || this.#fetchingSnapshot) return this.#sendNack(message.from, message.inc);
+    this.#isFull = entries.length < message.sizes.length;
     for (const entry of entries) {
       const mine = log.epochAt(entry.lsn);
       if (mine === entry.epoch || mine !== null && mutated("match-without-epoch")) continue;
       if (mine !== null) this.#truncateAfter(toLsn(entry.lsn - 1), "the primary has other entries");
       core.append(entry);
     }
-    const lastLsn = toLsn(prevLsn + entries.length);
+    const { length } = mutated("left-out-entries-verified") ? message.sizes : entries;
+    const lastLsn = toLsn(prevLsn + length);
     if (lastLsn > this.#verifiedLsn) this.#verifiedLsn = lastLsn;
     this.#learnCommit(message.commitLsn);
     this.#ackDue = true;
@@ -141,7 +151,16 @@ export class Follower {
     const safeLsn = mutated("ack-before-fsync") ? core.log.lastLsn : core.durableLsn;
     const matchLsn = toLsn(Math.min(this.#verifiedLsn, safeLsn));
     this.#ackDue = matchLsn < this.#verifiedLsn;
-    core.send(node, { kind: "appendAck", ...core.head(inc), matchLsn });
+    const full = this.#isFull ? { full: this.#round } : {};
+    core.send(node, { kind: "appendAck", ...core.head(inc), matchLsn, ...full });
+  }
+
+  /** There is memory for what was left out. */
+  onRoom(): void {
+    const { config } = this.#core;
+    if (!this.#isFull || config === null || mutated("room-not-told")) return;
+    this.#isFull = false;
+    this.#askForMore(config);
   }
 
   #truncateAfter(lsn: Lsn, reason: string): void {

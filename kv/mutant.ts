@@ -40,6 +40,8 @@ export type MutantName =
   | "unverified-log-applied"
   | "unknown-change-is-done"
   | "lost-append-not-resent"
+  | "left-out-entries-verified"
+  | "room-not-told"
   // The coordinator.
   | "non-member-elected"
   | "eligible-not-cleared"

@@ -8,7 +8,7 @@
  *   - the cache gets what the pinned leave, and gives it back, least recently used first;
  *   - a checkpoint is begun long before the ceiling, of the group with most to write;
  *   - requests, and entries from a primary, are turned away while taking them could pin too much: the
- *     client tries again (`busy`), the primary sends again;
+ *     client tries again (`busy`), the replica asks the primary for the rest once there is room;
  *   - each group has a window of its own for entries that are not applied yet, and all windows fit at
  *     once. Otherwise three primaries could each fill their memory with what the others have no room
  *     for, and wait for each other for ever.
@@ -45,6 +45,8 @@ export interface MemoryUser {
   memory(): GroupMemory;
   /** Begins a checkpoint unless one is under way. */
   relieve(): void;
+  /** There is room for entries that it was told to leave out. */
+  resume(): void;
 }
 
 /** Cells that can be read again from a checkpoint. */
@@ -109,6 +111,8 @@ export class NodeMemory {
   #peak = 0;
   /** Whether the sum was below the ceiling since the start. */
   #settled = false;
+  /** Who had to leave out entries, longest waiting first, and the bytes to wait for. */
+  readonly #waiting = new Map<MemoryUser, number>();
   /** Requests and entries that were turned away. */
   refusedCount = 0;
 
@@ -169,6 +173,18 @@ export class NodeMemory {
     if (this.#settled && sum > this.#peak) this.#peak = sum;
     this.#pinned = pinned - unapplied;
     if (dirty > this.bytesMax * RELIEVE_AT) heaviest?.relieve();
+    this.#wake();
+  }
+
+  /** Whoever waits for memory hears when there is some, in turn and as far as it goes. */
+  #wake(): void {
+    let promised = 0;
+    for (const [user, bytes] of this.#waiting) {
+      if (!this.#takesEntries(user.memory().unapplied, bytes, promised)) continue;
+      promised += bytes;
+      this.#waiting.delete(user);
+      user.resume();
+    }
   }
 
   /** How a request of a group is to be refused that carries so many bytes; null when it fits. */
@@ -182,21 +198,28 @@ export class NodeMemory {
 
   /**
    * How many of the entries that a primary sent can be taken; the others are as good as lost on the
-   * way. There is a little more room for them than for own requests, so that primaries are the first
-   * to slow down.
+   * way, and the user hears as soon as they would fit. There is a little more room for them than for own
+   * requests, so that primaries are the first to slow down.
    */
   admitEntries(user: MemoryUser, sizes: readonly number[]): number {
-    const { window } = this.shares;
-    // A follower learns of commits later than the primary, so what it has not applied is more.
-    let left = 2 * window - user.memory().unapplied, bytes = 0;
+    const { unapplied } = user.memory();
+    let bytes = 0;
     for (const [index, size] of sizes.entries()) {
-      left -= size;
       bytes += size;
-      if (left >= 0 && this.#hasRoom(bytes, 1)) continue;
+      if (this.#takesEntries(unapplied, bytes)) continue;
+      const rest = sizes.slice(index).reduce((sum, each) => sum + each, 0);
+      // Not for each single entry, and not for more than there ever is.
+      this.#waiting.set(user, Math.max(size, Math.min(rest, this.shares.append / 8)));
       this.#turnAway();
       return index;
     }
+    this.#waiting.delete(user);
     return sizes.length;
+  }
+
+  #takesEntries(unapplied: number, bytes: number, promised = 0): boolean {
+    // A follower learns of commits later than the primary, so what it has not applied is more.
+    return unapplied + bytes <= 2 * this.shares.window && this.#hasRoom(promised + bytes, 1);
   }
 
   /** Besides all windows, and what a single operation may take beyond its own bytes. */

@@ -45,6 +45,7 @@ export class PeerProgress {
   /** A read of old log entries for it is under way. */
   readingLog = false;
   snapshotOffered = false;
+  #isFull = false;
   #forgottenLsn: Lsn = toLsn(0);
   #inFlight: { lastLsn: Lsn; bytes: number }[] = [];
   #inFlightBytes = 0;
@@ -57,12 +58,25 @@ export class PeerProgress {
   }
 
   get canSend(): boolean {
-    return this.inc !== 0 && !this.readingLog && !this.snapshotOffered &&
+    return this.inc !== 0 && !this.readingLog && !this.snapshotOffered && !this.#isFull &&
       this.#inFlight.length < APPENDS_IN_FLIGHT_MAX && this.#inFlightBytes < BYTES_IN_FLIGHT_MAX;
   }
 
   get hasInFlight(): boolean {
     return this.#inFlight.length > 0;
+  }
+
+  /** It has no memory for more, and will ask for what it did not take of what is under way. */
+  get isFull(): boolean {
+    return this.#isFull;
+  }
+
+  /**
+   * What its last answer says of its memory. Without anything under way there is nothing that it could
+   * ask for, and nobody would notice that the question got lost: such an answer was overtaken.
+   */
+  setFull(isFull: boolean): void {
+    this.#isFull = isFull && this.hasInFlight;
   }
 
   sent(lastLsn: Lsn, bytes: number): void {
@@ -82,6 +96,7 @@ export class PeerProgress {
     while (this.#inFlight.length > 0 && this.#inFlight[0]!.lastLsn <= matchLsn) {
       this.#inFlightBytes -= this.#inFlight.shift()!.bytes;
     }
+    if (!this.hasInFlight) this.#isFull = false;
     if (this.nextLsn <= matchLsn) this.nextLsn = toLsn(matchLsn + 1);
   }
 
@@ -94,6 +109,7 @@ export class PeerProgress {
   /** Starts over behind `lsn`, because what was sent may be lost. */
   resendFrom(lsn: Lsn): void {
     this.round += 1;
+    this.#isFull = false;
     this.#inFlight = [];
     this.#inFlightBytes = 0;
     this.nextLsn = lsn;

@@ -262,6 +262,8 @@ export class Primary {
       if (this.#membership.isMember(peer)) neededLsn = Math.min(neededLsn, peer.matchLsn);
     }
     core.trimLog(neededLsn);
+    // Applying makes room, and nothing else is sent there that would tell.
+    this.#tellCommits((peer) => peer.isFull);
   }
 
   // -------------------------------------------------------------------------------- reads
@@ -394,7 +396,8 @@ export class Primary {
     let isGathering = false;
     for (const peer of this.#peers.values()) {
       if (!this.#membership.isMember(peer)) continue;
-      if (peer.nextLsn > lastLsn || !peer.hasInFlight) return false;
+      // Who is full may not ask for more for a while: what is on our own disk by then has not to wait.
+      if (peer.nextLsn > lastLsn || !peer.hasInFlight || peer.isFull) return false;
       isGathering = true;
     }
     return isGathering && this.#core.writesMayWait;
@@ -489,10 +492,11 @@ export class Primary {
   }
 
   /** What a follower does not know to be committed, nobody can read there should we be gone. */
-  #tellCommits(): void {
+  #tellCommits(isMeant: (peer: PeerProgress) => boolean = () => true): void {
     const { commitLsn } = this.#core;
     for (const peer of this.#peers.values()) {
-      if (peer.toldCommitLsn < commitLsn && peer.matchLsn >= commitLsn) this.#sendHeartbeat(peer);
+      if (!isMeant(peer) || peer.toldCommitLsn >= commitLsn || peer.matchLsn < commitLsn) continue;
+      this.#sendHeartbeat(peer);
     }
   }
 
@@ -537,6 +541,7 @@ export class Primary {
       }
       case "appendAck":
         peer.raiseMatch(message.matchLsn, core.nowMs);
+        peer.setFull(message.full === peer.round);
         this.#replicate(peer);
         this.#membership.maybeAdd(peer);
         return this.advanceCommit();

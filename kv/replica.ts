@@ -89,6 +89,8 @@ export class Replica {
         return primary !== null ? primary.advanceCommit() : this.#follower.onWritten();
       case "message":
         return this.#onMessage(input.message, input.entries);
+      case "room":
+        return primary === null ? this.#follower.onRoom() : undefined;
       case "request":
         if (primary !== null) return primary.onRequest(input);
         return core.refuse(input.requestId, "not_primary", this.#notPrimary());

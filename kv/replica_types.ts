@@ -67,7 +67,10 @@ export type Input =
   /** Send and write what has gathered; the shell calls it once a turn. */
   | { kind: "flush" }
   | { kind: "written"; writeId: number }
+  /** `entries`: those of an append, or of them the first, as many as there is memory for. */
   | { kind: "message"; message: ReplicaMessage; entries: readonly LogEntry[] }
+  /** There is memory again for entries that were left out. */
+  | { kind: "room" }
   /** `learners` null: the sender does not know them. */
   | { kind: "config"; config: GroupConfig; learners: readonly Member[] | null }
   | { kind: "proposed"; changeId: string; result: "done" | "refused"; config: GroupConfig | null }

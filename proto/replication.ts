@@ -87,14 +87,26 @@ export const Append = z.object({
 export type Append = z.infer<typeof Append>;
 
 /** replica → primary: everything up to `matchLsn` is yours, and on my disk. */
-export const AppendAck = z.object({ kind: z.literal("appendAck"), ...head, matchLsn: Lsn });
+export const AppendAck = z.object({
+  kind: z.literal("appendAck"),
+  ...head,
+  matchLsn: Lsn,
+  /**
+   * Of an append of this round only the beginning was taken, for want of memory. Nothing more has to
+   * be sent until an `appendNack` asks for the rest, or has been waited for in vain.
+   */
+  full: z.int().nonnegative().optional(),
+});
 export type AppendAck = z.infer<typeof AppendAck>;
 
-/** replica → primary: I do not hold `prevLsn` of `prevEpoch`; find where our logs part. */
+/**
+ * replica → primary: find where our logs part, and go on from there. I do not hold `prevLsn` of
+ * `prevEpoch`, or have memory again for what I did not take.
+ */
 export const AppendNack = z.object({
   kind: z.literal("appendNack"),
   ...head,
-  /** That of the append that was refused. */
+  /** That of the append that was refused, or of the last one. */
   round: z.int().nonnegative(),
   lastLsn: Lsn,
   /** Entries up to here are in a checkpoint; only what is behind it can be compared. */

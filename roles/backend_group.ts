@@ -147,6 +147,8 @@ export class GroupShell {
   /** It names this life primary, and has to wait. */
   #heldOffice: GroupConfig | null = null;
   #retired = false;
+  /** Appends of which only the beginning was taken, for want of memory. */
+  cutCount = 0;
   readCount = 0;
   boundedReadCount = 0;
   writeCount = 0;
@@ -441,6 +443,10 @@ export class GroupShell {
     void this.checkpoint();
   }
 
+  resume(): void {
+    this.feed({ kind: "room" });
+  }
+
   #settleMemory(): void {
     try {
       this.#options.memory.settle();
@@ -662,8 +668,9 @@ export class GroupShell {
     const entries: LogEntry[] = [];
     if (message.kind === "append") {
       const { sizes, epochs, files = [] } = message;
-      // An append of fewer entries is sound as well. The primary sends the rest again.
+      // An append of fewer entries is sound as well. The replica asks for the rest when there is room.
       const count = this.#options.memory.admitEntries(this, sizes);
+      if (count < sizes.length) this.cutCount += 1;
       // Entries of one frame come and go together. Values that go into files of their own do not: the
       // entries beside them are copied, so that they do not keep all of that in memory.
       const isWhole = count === sizes.length && files.length === 0;
@@ -793,7 +800,11 @@ export class GroupShell {
       const writing = store.checkpoint({ lsn, meta });
       // The copy that is written from takes memory as well.
       this.#settleMemory();
-      await writing.finally(() => this.#flushingBytes = 0);
+      await writing.finally(() => {
+        this.#flushingBytes = 0;
+        // Who waits for memory hears of it now, not with whatever happens next.
+        this.#settleMemory();
+      });
       if (store === this.#store) this.#options.wal.release(this.gid, this.#releasable(lsn));
       this.#freed.remove(this.#store.checkpointLsn);
     } catch (error) {

@@ -29,7 +29,11 @@ const NOTHING: GroupMemory = {
 class FakeGroup {
   now = NOTHING;
   relieved = 0;
+  resumed = 0;
   memory = () => this.now;
+  resume = () => {
+    this.resumed += 1;
+  };
   relieve = () => {
     this.relieved += 1;
   };
@@ -92,6 +96,34 @@ Deno.test("what could pin too much is turned away, a primary's own requests firs
   other.now = { ...NOTHING, dirty: 2 * MIB };
   memory.settle();
   assert.equal(memory.refusal(group, 0.5 * MIB), null);
+});
+
+Deno.test("who had to leave out entries hears as soon as there is room, the longest waiting first", () => {
+  const { memory, groups: [group, other] } = node(10 * MIB);
+  const full = { ...NOTHING, flushing: 4.9 * MIB };
+  other.now = full;
+  memory.settle();
+  assert.equal(memory.admitEntries(other, [1000, 0.3 * MIB, 1000]), 1);
+  assert.equal(memory.admitEntries(group, [0.3 * MIB, 1000]), 0);
+  memory.settle();
+  assert.deepEqual([other.resumed, group.resumed], [0, 0], "there is no more than there was");
+  // Room for one of them, and then for both.
+  other.now = { ...full, flushing: 4.6 * MIB };
+  memory.settle();
+  assert.deepEqual([other.resumed, group.resumed], [1, 0]);
+  memory.settle();
+  assert.deepEqual([other.resumed, group.resumed], [1, 1], "the first one's turn is over");
+  other.now = NOTHING;
+  memory.settle();
+  assert.deepEqual([other.resumed, group.resumed], [1, 1], "once is enough");
+  // Who was sent the rest before it heard has nothing to ask for.
+  other.now = full;
+  memory.settle();
+  assert.equal(memory.admitEntries(group, [0.5 * MIB]), 0);
+  assert.equal(memory.admitEntries(group, [1000]), 1);
+  other.now = NOTHING;
+  memory.settle();
+  assert.equal(group.resumed, 1);
 });
 
 Deno.test("every group has a window of its own, and all of them fit at once", () => {

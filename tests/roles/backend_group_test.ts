@@ -9,12 +9,13 @@ import { SimDisk } from "../../kv/disk/sim_disk.ts";
 import type { Wal } from "../../kv/disk/wal.ts";
 import type { Env } from "../../kv/env.ts";
 import type { CorruptionError } from "../../kv/errors.ts";
+import { encodeCommand } from "../../kv/command.ts";
 import { encodeText, INLINE_BYTES_MAX } from "../../kv/kv.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
-import { NodeMemory } from "../../kv/node_memory.ts";
+import { MEMORY_BYTES_MIN, NodeMemory } from "../../kv/node_memory.ts";
 import { UndoBudget } from "../../kv/snapshots.ts";
 import { epoch as toEpoch, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
-import type { GroupConfig } from "../../proto/replication.ts";
+import type { GroupConfig, ReplicaMessage } from "../../proto/replication.ts";
 import { GroupShell } from "../../roles/backend_group.ts";
 import { savedMeta } from "../../roles/checkpoint_meta.ts";
 import { RecoveredGroup } from "../../roles/backend_recovery.ts";
@@ -28,6 +29,7 @@ const SELF = { node: nodeId(0), store: storeId("s0"), inc: incarnation(1) };
 const ALONE: GroupConfig = config({ inSync: [SELF], minInSync: 1 });
 const OTHER = { node: nodeId(1), store: storeId("s1"), inc: incarnation(1) };
 const LEARNING = config({ inSync: [OTHER], primary: OTHER, minInSync: 1 });
+const FOLLOWING = config({ inSync: [OTHER, SELF], primary: OTHER, minInSync: 1 });
 /** Small enough that a few entries fill one, and none is kept for its own sake. */
 const LOG = { segmentBytes: 2_000, keepBytes: 0 };
 
@@ -57,6 +59,8 @@ class Bench {
   readonly disk = new SimDisk({ seed: 1 });
   readonly checkpoints = new SimCheckpoints();
   readonly damage: CorruptionError[] = [];
+  /** To other replicas. */
+  readonly sent: ReplicaMessage[] = [];
   diskFullCount = 0;
   intake!: BlobIntake;
   wal!: Wal;
@@ -66,11 +70,14 @@ class Bench {
   stamp = stampOf(1);
 
   /** @param put how the file of a large value gets to the disk */
-  static async open(put: () => Promise<void> = () => Promise.resolve()): Promise<Bench> {
+  static async open(
+    put: () => Promise<void> = () => Promise.resolve(),
+    memoryBytes = 1 << 30,
+  ): Promise<Bench> {
     const bench = new Bench();
     const { wal } = await openWal(bench.disk, LOG);
     bench.wal = wal;
-    bench.#start(wal, put);
+    bench.#start(wal, put, memoryBytes);
     return bench;
   }
 
@@ -116,13 +123,49 @@ class Bench {
     return this.shell.apply(this.stamp, { kind: "rowOp", op });
   }
 
-  #start(wal: Wal, put: () => Promise<void>): void {
+  /** Takes part beside another member, which is primary. */
+  follow(): void {
+    this.shell.feed({ kind: "config", config: FOLLOWING, learners: null });
+  }
+
+  /** An append of values of `size` bytes, which are committed; resolves when all is quiet. */
+  async append(prevLsn: number, count: number, size: number, round = 0): Promise<void> {
+    const { epoch, reign, primary: { node: from, store, inc } } = FOLLOWING;
+    const head = { gid: GID, from, store, inc, toInc: SELF.inc, epoch, reign };
+    const payloads = Array.from({ length: count }, (_, index) => {
+      const seq = prevLsn + index + 1;
+      const mutations = [{ kind: "put" as const, column: "c", value: new Uint8Array(size) }];
+      const op = toLogRowOp({ row: `r${seq}`, mutations });
+      return encodeCommand({ kind: "rowOp", stamp: stampOf(seq), timeMs: 0, op });
+    });
+    this.shell.receive({
+      kind: "append",
+      ...head,
+      round,
+      prevEpoch: prevLsn === 0 ? toEpoch(0) : epoch,
+      prevLsn: lsn(prevLsn),
+      sizes: payloads.map(({ length }) => length),
+      epochs: [{ epoch, count }],
+      commitLsn: lsn(prevLsn + count),
+    }, joined(payloads));
+    // The log takes batches in order, so this ends after what the append led to.
+    for (let i = 0; i < 3; i++) {
+      await Promise.resolve();
+      await this.wal.append([{ type: "commit", gid: GID, lsn: lsn(0) }]);
+    }
+  }
+
+  #start(wal: Wal, put: () => Promise<void>, memoryBytes: number): void {
     const { env } = this;
     const onDiskFull = () => void (this.diskFullCount += 1);
     const blobs = { put } as unknown as BlobStore;
     const fetch = () => Promise.resolve(null);
     this.intake = new BlobIntake({ store: blobs, env, onDiskFull, fetch });
-    const link = { call: () => Promise.reject(new Error("nobody is there")), send: () => {} };
+    const link = {
+      call: () => Promise.reject(new Error("nobody is there")),
+      send: (_: unknown, __: unknown, message: unknown) =>
+        void this.sent.push(message as ReplicaMessage),
+    };
     this.shell = new GroupShell({
       context: { env, config: sampleConfig() },
       gid: GID,
@@ -135,7 +178,11 @@ class Bench {
       blobs,
       intake: this.intake,
       peers: { coordinator: link, of: () => link, close: () => {} },
-      memory: new NodeMemory({ bytesMax: 1 << 30, groupCount: 1, users: () => [] }),
+      memory: new NodeMemory({
+        bytesMax: memoryBytes,
+        groupCount: 1,
+        users: () => this.shell === undefined ? [] : [this.shell],
+      }),
       undo: new UndoBudget(1 << 20),
       fetchSnapshot: () => Promise.resolve(),
       onRoleChanged: () => {},
@@ -148,6 +195,16 @@ class Bench {
       isLifeKnown: () => this.isLifeKnown,
     });
   }
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    all.set(part, offset);
+    offset += part.length;
+  }
+  return all;
 }
 
 const stampOf = (seq: number) => ({ clientId: "client-1", seq, firstIncomplete: 1, issuedMs: 0 });
@@ -388,4 +445,32 @@ Deno.test("an office that somebody else was given meanwhile is not taken late", 
   bench.isLifeKnown = true;
   bench.shell.lifeIsKnown();
   assert.equal(bench.shell.replica.role, "learner");
+});
+
+Deno.test("a replica whose memory is full asks for the rest the moment a checkpoint has made room", async () => {
+  const done = Promise.withResolvers<void>();
+  const bench = await Bench.open(undefined, MEMORY_BYTES_MIN);
+  bench.checkpoints.save = async (gid, written) => {
+    await done.promise;
+    bench.checkpoints.install(gid, written);
+  };
+  bench.follow();
+  // Cells of some 50 KB each, which a checkpoint that does not end keeps twice in memory.
+  const size = 50_000, last = () => bench.shell.replica.lastLsn;
+  for (let round = 0; bench.shell.cutCount < 3; round++) {
+    assert(round < 100, "memory is never full");
+    await bench.append(last(), 3, size, round);
+  }
+  const taken = last(), asked = () => bench.sent.filter(({ kind }) => kind === "appendNack").length;
+  const told = bench.sent.findLast((message) => message.kind === "appendAck");
+  assert.equal(told?.matchLsn, taken);
+  assert.notEqual(told?.full, undefined);
+  const before = asked();
+  await bench.append(taken, 3, size, 100);
+  assert.equal(asked(), before, "it asks while there is no room");
+  done.resolve();
+  await bench.shell.checkpoint();
+  assert.equal(asked(), before + 1);
+  await bench.append(taken, 3, size, 101);
+  assert.equal(last(), taken + 3);
 });

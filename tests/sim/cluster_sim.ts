@@ -548,7 +548,7 @@ export class ClusterSim {
 
   #partsOf(node: SimNode, process: SimProcess): BackendParts {
     const { segmentBytes, keepBytes } = this.swarm.shape;
-    const takeTime = () => node.takeTime();
+    const takeTime = () => node.takeCheckpointTime();
     return {
       disk: node.disk,
       ...(this.#mayBeDamaged ? { folder: node.folder } : {}),
@@ -940,7 +940,7 @@ export class ClusterSim {
     for (const { id } of this.plans) this.#checkS1(groupId(id));
   }
 
-  readonly #seenCommit = new Map<string, { shell: GroupShell; lsn: number }>();
+  readonly #seenCommit = new Map<string, { shell: GroupShell; lsn: number; cuts: number }>();
 
   #observe(node: SimNode, gid: GroupId, group: GroupShell): void {
     const { replica } = group, oracle = this.oracle(gid);
@@ -948,7 +948,9 @@ export class ClusterSim {
     const { commitLsn, durableLsn } = replica.progress;
     node.durable.set(gid, durableLsn);
     let seen = this.#seenCommit.get(key);
-    if (seen?.shell !== group) this.#seenCommit.set(key, seen = { shell: group, lsn: 0 });
+    if (seen?.shell !== group) this.#seenCommit.set(key, seen = { shell: group, lsn: 0, cuts: 0 });
+    if (group.cutCount > seen.cuts) this.count("appendsCut", group.cutCount - seen.cuts);
+    seen.cuts = group.cutCount;
     for (let lsn = seen.lsn + 1; lsn <= commitLsn; lsn++) {
       const entry = replica.entryAt(toLsn(lsn));
       // Part of a checkpoint by now, so it was seen when it was committed.

@@ -3,8 +3,9 @@
  * disk. The code under test is the real one: `Replica`, `Coordinator`, `GroupState`, the log.
  *
  * Modelled rather than run: disks (a write becomes durable some time after it was asked for; a crash
- * loses a suffix of what was not), the network (messages are lost, doubled, delayed and overtake
- * each other; links are cut in one or both directions), processes (crash, restart, pause), the
+ * loses a suffix of what was not), memory (a replica may have none left for some of what it is sent,
+ * for a while), the network (messages are lost, doubled, delayed and overtake each other; links are cut
+ * in one or both directions), processes (crash, restart, pause), the
  * supervisor (it may or may not report an exit) and clients (they retry with the same stamp, on any
  * node). After every step the invariants S1 to S4 of ARCHITECTURE.md are checked, at the end S5.
  *
@@ -52,6 +53,8 @@ export interface SimOptions {
   /** Simulated milliseconds under faults; a quiet phase of 20 s follows. */
   readonly durationMs?: number;
   readonly minInSync?: number;
+  /** Whether replicas may lack memory; drawn unless it is said. */
+  readonly shortMemory?: boolean;
 }
 
 export interface SimResult {
@@ -62,6 +65,8 @@ export interface SimResult {
   readonly crashes: number;
   readonly elections: number;
   readonly truncations: number;
+  /** Appends of which only a part was taken. */
+  readonly cuts: number;
   readonly unknown: number;
   readonly steps: number;
   readonly traceHash: string;
@@ -79,6 +84,8 @@ interface SimNode {
   pausedUntil: number;
   replica: Replica | null;
   spawnId: string;
+  /** Entries that there is memory for until then. */
+  room: { entries: number; untilMs: number };
 }
 
 interface SimOp {
@@ -96,7 +103,7 @@ export class SimViolation extends Error {}
 
 export class GroupSim {
   readonly #random: SeededRandom;
-  readonly #options: Required<SimOptions>;
+  readonly #options: Required<Omit<SimOptions, "shortMemory">>;
   readonly #readMode: "lease" | "confirm";
   readonly #nodes: SimNode[];
   #coordinator: Coordinator;
@@ -114,6 +121,9 @@ export class GroupSim {
   readonly #weights: Record<"loss" | "dup" | "crash" | "cut" | "pause" | "slow" | "coord", number>;
   /** Everything that any primary ever committed, in order. */
   readonly #committed: { epoch: number; value: string; atMs: number }[] = [];
+  /** Dice of its own, so that seeds without short memory stay as they are. */
+  readonly #memoryDice: SeededRandom;
+  readonly #shortMemory: number;
   readonly #ops: SimOp[] = [];
   readonly #reads = new Map<number, { node: NodeId; row: string; floor: number }>();
   readonly #requests = new Map<number, SimOp>();
@@ -125,6 +135,7 @@ export class GroupSim {
     crashes: 0,
     elections: 0,
     truncations: 0,
+    cuts: 0,
     unknown: 0,
   };
   #log: string[] = [];
@@ -142,6 +153,9 @@ export class GroupSim {
       slow: swarm(0.2),
       coord: swarm(0.2),
     };
+    this.#memoryDice = new SeededRandom(options.seed * 6_841 + 11);
+    const isShort = options.shortMemory ?? this.#memoryDice.chance(0.5);
+    this.#shortMemory = isShort ? this.#memoryDice.next() : 0;
     this.#readMode = this.#random.chance(0.3) ? "confirm" : "lease";
     this.#nodes = Array.from({ length: this.#options.replicas }, (_, i) => ({
       id: nodeId(i),
@@ -151,6 +165,7 @@ export class GroupSim {
       pausedUntil: 0,
       replica: null,
       spawnId: "",
+      room: { entries: Infinity, untilMs: 0 },
     }));
     this.#coordinator = this.#startCoordinator();
     for (const node of this.#nodes) this.#boot(node);
@@ -422,9 +437,30 @@ export class GroupSim {
     }));
     this.#overNetwork(String(from), String(to), () => {
       const arrived = copies.map(({ epoch, lsn, payload }) => new LogEntry(epoch, lsn, payload));
-      const node = this.#nodes[to]!;
-      this.#feed(node, { kind: "message", message: structuredClone(message), entries: arrived });
+      const node = this.#nodes[to]!, entries = this.#taken(node, arrived);
+      this.#feed(node, { kind: "message", message: structuredClone(message), entries });
     });
+  }
+
+  /** Of entries that arrive those, the first, that the node has memory for. */
+  #taken(node: SimNode, arrived: readonly LogEntry[]): readonly LogEntry[] {
+    const dice = this.#memoryDice;
+    if (arrived.length === 0 || this.#shortMemory === 0) return arrived;
+    if (node.room.untilMs <= this.#nowMs && !this.#quiet && dice.chance(0.3 * this.#shortMemory)) {
+      const ms = dice.next() ** 2 * 1_000, { inc } = node;
+      node.room = { entries: dice.integer(4), untilMs: this.#nowMs + ms };
+      this.#at(ms, () => {
+        if (node.inc === inc) this.#feed(node, { kind: "room" });
+      });
+    }
+    if (node.room.untilMs <= this.#nowMs || arrived.length <= node.room.entries) {
+      node.room.entries -= arrived.length;
+      return arrived;
+    }
+    this.#stats.cuts += 1;
+    const taken = arrived.slice(0, node.room.entries);
+    node.room.entries = 0;
+    return taken;
   }
 
   // ------------------------------------------------------------------------- coordinator

@@ -185,7 +185,22 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     seed: 27,
   },
   "lost-append-not-resent": { breaks: "what was lost on the way is never sent again", seed: 10 },
-  "non-member-elected": { breaks: "a replica that is not in sync becomes primary", seed: 19 },
+  "left-out-entries-verified": {
+    breaks: "a follower vouches for entries that it had no memory for",
+    test: {
+      file: "kv/want_of_memory_test.ts",
+      name: "what a follower has behind the entries left out does not count as the primary's",
+    },
+  },
+  "room-not-told": {
+    breaks: "a follower that has memory again does not say so",
+    test: {
+      file: "roles/backend_group_test.ts",
+      name:
+        "a replica whose memory is full asks for the rest the moment a checkpoint has made room",
+    },
+  },
+  "non-member-elected": { breaks: "a replica that is not in sync becomes primary", seed: 30 },
   "eligible-not-cleared": {
     breaks: "who left stays electable after commits went on without it",
     seed: 1,

@@ -2,6 +2,7 @@
  * What happens to a simulated cluster: every fault of the swarm at random moments of its own, biased
  * towards those who matter, which is mostly the primary. `stop` undoes all of it.
  */
+import { MEMORY_BYTES_MIN } from "../../kv/node_memory.ts";
 import type { MoveStep } from "../../kv/tablet_move.ts";
 import type { GroupConfig } from "../../proto/replication.ts";
 import { groupId } from "../../proto/ids.ts";
@@ -39,7 +40,10 @@ const EVERY_MS: Partial<Record<Fault, number>> = {
   "reshape": 500,
   "cell-damage": 2_000,
   "moves": 1_200,
+  "short-memory": 700,
 };
+/** While a checkpoint writes them there is hardly room for more in the smallest memory. */
+const SWOLLEN_BYTES = { from: 940_000, to: 995_000 };
 const RARE_STEPS: ReadonlySet<MoveStep["kind"]> = new Set([
   "freeze",
   "seal",
@@ -101,6 +105,7 @@ export class Nemesis {
       node.disk.capacityBytes = Infinity;
       node.checkpoints.isFull = false;
       node.stalledUntilMs = -Infinity;
+      node.checkpointsUntilMs = -Infinity;
       node.syncMs = 1;
       node.clock.thaw();
       node.process?.resume();
@@ -160,6 +165,8 @@ export class Nemesis {
         node.stalledUntilMs = this.#sim.time.nowMs + random.next() * 3_000;
         return this.#sim.note(`${node.name} disk stalls`);
       }
+      case "short-memory":
+        return this.#fillMemory(random.pick(nodes), random);
       case "sync-error":
         return this.#failSync(random.pick(nodes));
       case "disk-full":
@@ -405,6 +412,17 @@ export class Nemesis {
     node.disk.failNextSync();
     this.#sim.count("syncErrors");
     this.#sim.note(`${node.name} next sync fails`);
+  }
+
+  /** Much has changed, and writing it takes long: until then there is little memory for anything else. */
+  #fillMemory(node: SimNode, random: SeededRandom): void {
+    const { time, swarm: { shape }, plans } = this.#sim;
+    const { from, to } = SWOLLEN_BYTES, bytes = Math.floor(from + random.next() * (to - from));
+    const gid = groupId(random.pick(plans).id), ms = random.next() ** 2 * 3_000;
+    if (shape.memoryBytes > MEMORY_BYTES_MIN || node.checkpoints.dirtyBytes > from / 2) return;
+    node.checkpoints.swell(gid, bytes);
+    node.checkpointsUntilMs = time.nowMs + ms;
+    this.#sim.note(`${node.name} has little memory left`);
   }
 
   #fillDisk(node: SimNode, random: SeededRandom): void {

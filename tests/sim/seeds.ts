@@ -34,6 +34,7 @@ const LEAST = {
   copiesRefused: 400,
   rebuilt: 5,
   moved: 15,
+  appendsCut: 5,
 };
 
 /** Every second seed, in a file of their own each, so that two run at once. */

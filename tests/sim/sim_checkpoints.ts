@@ -34,13 +34,28 @@ export class SimCheckpoints {
   /** Being written right now. */
   readonly #pending = new Map<GroupId, Checkpoint>();
   readonly #copies = new Map<string, Checkpoint>();
+  readonly #opened = new Map<GroupId, SimCellStore>();
   #copyCount = 0;
   /** Writes fail while it is set. */
   isFull = false;
 
   /** `takeTime` belongs to the process that opens: it never settles once that has ended. */
   open(gid: GroupId, takeTime: () => Promise<void>): CheckpointedStore {
-    return new SimCellStore(this, gid, takeTime);
+    const store = new SimCellStore(this, gid, takeTime);
+    this.#opened.set(gid, store);
+    return store;
+  }
+
+  /** What has changed takes so much more memory until a checkpoint is written. */
+  swell(gid: GroupId, bytes: number): void {
+    const store = this.#opened.get(gid);
+    if (store !== undefined) store.dirtyBytes += bytes;
+  }
+
+  /** What has changed, in all groups. */
+  get dirtyBytes(): number {
+    return Array.from(this.#opened.values(), (store) => store.dirtyBytes)
+      .reduce((sum, bytes) => sum + bytes, 0);
   }
 
   /** The process ended, or the machine did: what was being written may be there or not. */
@@ -50,6 +65,7 @@ export class SimCheckpoints {
     }
     this.#pending.clear();
     this.#copies.clear();
+    this.#opened.clear();
   }
 
   saved(gid: GroupId): Checkpoint | undefined {

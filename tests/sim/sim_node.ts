@@ -41,6 +41,8 @@ export class SimNode {
   /** Milliseconds that a sync takes. */
   syncMs = 1;
   stalledUntilMs = -Infinity;
+  /** Checkpoints are not done before. */
+  checkpointsUntilMs = -Infinity;
 
   constructor(id: number, options: { clock: SimClock; random: SeededRandom }) {
     this.id = nodeId(id);
@@ -113,6 +115,13 @@ export class SimNode {
     return process.sleep(
       this.syncMs * spike * (0.1 + this.#random.next()) + this.#stallMs(process),
     );
+  }
+
+  /** As long as a checkpoint takes. */
+  async takeCheckpointTime(): Promise<void> {
+    const process = this.process!;
+    await this.takeTime();
+    await process.sleep(Math.max(0, this.checkpointsUntilMs - process.worldMs));
   }
 
   #stallMs(process: SimProcess): number {

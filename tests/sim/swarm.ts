@@ -54,6 +54,7 @@ const LATER_FAULTS = [
   "cell-damage",
   "lost-segment",
   "moves",
+  "short-memory",
 ] as const;
 
 /** What meets a tablet on its way: a run that is about moves has little else. */
