@@ -98,6 +98,8 @@ export class Completions {
   #last: ClientRecord | null = null;
   #bytes = 0;
   #forgottenMs = Number.MIN_SAFE_INTEGER;
+  /** Nobody was heard last before, so that most entries need not look for such clients. */
+  #heardSinceMs = Number.MIN_SAFE_INTEGER;
 
   static load({ forgottenMs, clients }: SavedCompletions): Completions {
     const completions = new Completions();
@@ -178,8 +180,12 @@ export class Completions {
   /** Called with every entry, so all replicas forget alike. */
   forgetBefore(timeMs: number): void {
     if (mutated("records-forgotten-early")) timeMs += RECORD_LIFE_MS - REQUEST_AGE_MAX_MS / 2;
+    if (timeMs <= this.#heardSinceMs) return;
     for (const [clientId, record] of this.#clients) {
-      if (record.lastMs >= timeMs) return;
+      if (record.lastMs >= timeMs) {
+        this.#heardSinceMs = record.lastMs;
+        return;
+      }
       this.#forget(clientId, record);
     }
   }

@@ -18,6 +18,7 @@ import type { BucketLimits, Counts } from "./key_buckets.ts";
 import { compareKeys } from "./key_order.ts";
 import { mutated } from "./mutant.ts";
 import type { RecordedOutcome, RequestOutcome } from "./outcome.ts";
+import { RecentMap } from "./recent_map.ts";
 import { type ChangedRows, RowLocks, SavedRowLocks } from "./row_locks.ts";
 import {
   cellBytes,
@@ -105,8 +106,8 @@ export class GroupState {
   #hashHigh = 0;
   readonly #tablets: Tablets;
   readonly #largeRows = new Map<string, RowSize>();
-  /** Sizes of small rows, least recently used first. */
-  readonly #rowSizes = new Map<string, RowSize>();
+  /** Sizes of small rows that were looked at or changed lately. */
+  readonly #rowSizes = new RecentMap<RowSize>();
   #completions = new Completions();
   #locks = new RowLocks();
   #freedBlobs: string[] = [];
@@ -511,18 +512,19 @@ export class GroupState {
       "A10",
       () => `row "${row}" shrank to ${next.bytes} bytes in ${next.cells} cells`,
     );
-    this.#rowSizes.delete(row);
-    this.#largeRows.delete(row);
-    if (next.bytes > LARGE_ROW_BYTES) this.#largeRows.set(row, next);
-    else this.#keepRowSize(row, next);
+    if (next.bytes > LARGE_ROW_BYTES) {
+      this.#rowSizes.delete(row);
+      this.#largeRows.set(row, next);
+    } else {
+      this.#largeRows.delete(row);
+      this.#keepRowSize(row, next);
+    }
     return Number(next.cells > 0) - Number(size.cells > 0);
   }
 
   #keepRowSize(row: string, size: RowSize): void {
     this.#rowSizes.set(row, size);
-    if (this.#rowSizes.size <= this.#rowSizesMax) return;
-    const oldest = this.#rowSizes.keys().next();
-    if (!oldest.done) this.#rowSizes.delete(oldest.value);
+    if (this.#rowSizes.size > this.#rowSizesMax) this.#rowSizes.takeOldest();
   }
 }
 

@@ -5,7 +5,7 @@
  * written, the log's entries in memory, completion records, old versions for scans, locks of
  * transactions, and the counts of tablets. All but the cache are pinned: only a checkpoint, a commit or time frees them. So
  *
- *   - the cache gets what the pinned leave, and gives it back, least recently used first;
+ *   - the cache gets what the pinned leave, and gives it back, what was not used lately first;
  *   - a checkpoint is begun long before the ceiling, of the group with most to write;
  *   - requests, and entries from a primary, are turned away while taking them could pin too much: the
  *     client tries again (`busy`), the replica asks the primary for the rest once there is room;

@@ -1,10 +1,11 @@
 /** Memory for clean cells, shared by all groups of a node. */
 import { memoryBytes } from "../cell_memory.ts";
 import type { StoredCell } from "../cell_store.ts";
+import { RecentMap } from "../recent_map.ts";
 
-/** Clean cells of all groups of a node, the least recently used of which go first. */
+/** Clean cells of all groups of a node; those that nobody asked for lately go first. */
 export class CacheBudget {
-  readonly #cells = new Map<string, StoredCell>();
+  readonly #cells = new RecentMap<StoredCell>();
   #bytes = 0;
 
   #bytesMax: number;
@@ -18,11 +19,7 @@ export class CacheBudget {
   }
 
   get(key: string): StoredCell | undefined {
-    const cell = this.#cells.get(key);
-    if (cell === undefined) return undefined;
-    this.#cells.delete(key);
-    this.#cells.set(key, cell);
-    return cell;
+    return this.#cells.get(key);
   }
 
   put(key: string, cell: StoredCell): void {
@@ -44,18 +41,16 @@ export class CacheBudget {
   }
 
   #evict(): void {
-    for (const [oldest, old] of this.#cells) {
-      if (this.#bytes <= this.#bytesMax) return;
-      this.#cells.delete(oldest);
-      this.#bytes -= memoryBytes(old);
+    while (this.#bytes > this.#bytesMax) {
+      const cell = this.#cells.takeOldest();
+      if (cell === undefined) return;
+      this.#bytes -= memoryBytes(cell);
     }
   }
 
   delete(key: string): void {
-    const cell = this.#cells.get(key);
-    if (cell === undefined) return;
-    this.#cells.delete(key);
-    this.#bytes -= memoryBytes(cell);
+    const cell = this.#cells.delete(key);
+    if (cell !== undefined) this.#bytes -= memoryBytes(cell);
   }
 
   /** Drops all cells of one group. */
