@@ -489,6 +489,25 @@ Deno.test("what SQLite says about a full disk is told from damage", () => {
   }
 });
 
+Deno.test("a checkpoint of cells that are overwritten writes the pages that they are in, and hardly more", () =>
+  withStore(async ({ dir, open }) => {
+    const store = open(), random = seededRandom(5), writeAhead = `${dir}/groups/${gid}.db-wal`;
+    const put = (row: number, at: number) =>
+      store.put(cellOf(`row ${String(row).padStart(5, "0")}`, "c", at, randomBytes(random, 600)));
+    for (let row = 0; row < 1_200; row++) put(row, 1);
+    await store.checkpoint({ lsn: lsn(1), meta: {} });
+    // The pages of the first one go into the file, so that the next begins the write-ahead log anew.
+    const db = new DatabaseSync(store.path);
+    db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    db.close();
+    // Some six cells share a page, so each of these is in another one.
+    for (let row = 0; row < 1_200; row += 20) put(row, 2);
+    await store.checkpoint({ lsn: lsn(2), meta: {} });
+    const pages = Math.floor(Deno.statSync(writeAhead).size / 4_096);
+    assert(pages >= 60 && pages <= 70, `${pages} pages for 60 cells`);
+    store.close();
+  }));
+
 Deno.test("SqliteCellStore reads no values where keys alone are wanted, forwards or backwards", () =>
   withStore(async ({ dir, open }) => {
     const store = open();
