@@ -80,6 +80,13 @@ export interface Tablet extends KeyRange {
   readonly counts: Counts;
 }
 
+/** What says whether a tablet may be read. */
+export type TabletStanding = {
+  readonly state: TabletState;
+  readonly since: number;
+  readonly departure?: Departure | undefined;
+};
+
 export const SavedTablets = z.object({
   nextId: z.int().positive(),
   /** The range that the group began with. */
@@ -224,11 +231,15 @@ export class Tablets {
    * The rows around `row` that can be read in one go: of tablets without a gap between them that `may`
    * be read. Null when the row's own may not.
    */
-  runAt(row: string, may: (tablet: Tablet) => boolean): KeyRange | null {
+  runAt(row: string, may: (tablet: TabletStanding) => boolean): KeyRange | null {
+    // Where nothing ever moved, all are read alike.
+    if (this.#isPlain) {
+      return this.#at(row) !== undefined && may(this.#tablets[0]!) ? this.#home : null;
+    }
     let index = this.#indexOf(row);
     const isPart = (at: number) => {
       const tablet = this.#tablets[at];
-      return tablet !== undefined && tablet.state === "serving" && may(viewOf(tablet));
+      return tablet !== undefined && tablet.state === "serving" && may(tablet);
     };
     if (this.#at(row) === undefined || !isPart(index)) return null;
     let last = index;
@@ -539,11 +550,15 @@ export class Tablets {
   }
 }
 
-function viewOf({ buckets, departure, arrival, ...tablet }: OwnTablet): Tablet {
+/** Field by field: this is done for every tablet of a group, again and again. */
+function viewOf(tablet: OwnTablet): Tablet {
+  const { id, generation, byHand, state, since, startKey, endKey, departure, arrival } = tablet;
+  const { counts } = tablet.buckets;
+  const view = { id, generation, byHand, state, since, startKey, endKey, counts };
+  if (departure === undefined && arrival === undefined) return view;
   return {
-    ...tablet,
+    ...view,
     ...(departure === undefined ? {} : { departure }),
     ...(arrival === undefined ? {} : { arrival }),
-    counts: buckets.counts,
   };
 }

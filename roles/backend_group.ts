@@ -26,7 +26,7 @@ import type { RequestOutcome } from "../kv/outcome.ts";
 import type { UndoBudget } from "../kv/snapshots.ts";
 import type { TabletChange } from "../kv/tablet_policy.ts";
 import type { MoveOutcome, MoveStep } from "../kv/tablet_move.ts";
-import type { KeyRange, Tablet } from "../kv/tablets.ts";
+import type { KeyRange, TabletStanding } from "../kv/tablets.ts";
 import type { RequestStamp } from "../proto/command.ts";
 import type { GroupReport } from "../proto/control.ts";
 import {
@@ -299,7 +299,7 @@ export class GroupShell {
   }
 
   /** Whether a tablet may be read from the state as it is now, besides all rules about who is primary. */
-  mayRead({ state, departure }: Tablet): boolean {
+  mayRead({ state, departure }: TabletStanding): boolean {
     if (state !== "serving") return false;
     if (departure?.stage !== "frozen" || mutated("frozen-read-by-successor")) return true;
     const { role, config } = this.#replica;

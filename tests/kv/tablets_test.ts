@@ -381,6 +381,28 @@ Deno.test("a full bucket with a damaged neighbour takes writes and is counted ri
   replica.check();
 });
 
+Deno.test("rows are read in one go as far as tablets follow each other and may be read", () => {
+  const replica = new Replayed(), { tablets } = replica.state;
+  for (const key of ["f", "m", "s"]) assert.equal(replica.split(key), null);
+  const all = () => true;
+  assert.deepEqual(tablets.runAt("g", all), RANGE);
+  assert.equal(tablets.runAt("g", () => false), null);
+  assert.equal(tablets.runAt("z", all), null);
+  // Once one of them is on its way, it is for whoever asks to say which may be read.
+  const { id, generation } = tablets.at("m")!;
+  const move = { moveId: 1, tablet: { id, generation }, to: 2, startKey: "m", endKey: "s" };
+  assert.equal(tablets.depart(move), null);
+  const staying = ({ departure }: { departure?: unknown }) => departure === undefined;
+  assert.deepEqual(tablets.runAt("g", all), RANGE);
+  assert.deepEqual(tablets.runAt("g", staying), { startKey: "b", endKey: "m" });
+  assert.equal(tablets.runAt("m", staying), null);
+  assert.deepEqual(tablets.runAt("t", staying), { startKey: "s", endKey: "y" });
+  // And where it went, nobody reads on.
+  assert.ok(tablets.letGo(1));
+  assert.deepEqual(tablets.runAt("g", all), { startKey: "b", endKey: "m" });
+  assert.equal(tablets.runAt("p", all), null);
+});
+
 Deno.test("text that is not ASCII is split in the order of the store", () => {
   const replica = new Replayed();
   for (const key of ["é", "\ue000", "\u{1f600}", "\uffff"]) {
