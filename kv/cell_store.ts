@@ -38,6 +38,10 @@ export interface CellRange {
   readonly within?: string;
   /** Values are of no interest: those that would have to be read from a disk come as empty ones. */
   readonly keysOnly?: boolean;
+  /** Cells of this row and behind it are of no interest either: a store need not look at them. */
+  readonly until?: string;
+  /** So many cells will be taken at most, as a rule: a store may read them at once. */
+  readonly expected?: number;
 }
 
 export interface CellStore {

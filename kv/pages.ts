@@ -27,7 +27,8 @@ export function readRowPage(
   const { prefix = "", start, after, reverse = false, keysOnly = false } = options;
   const from = rowPageFrom(row, { prefix, start, after, reverse });
   const page = new PageBuilder(options.limit, keysOnly);
-  for (const cell of store.range({ ...from, within: row, reverse, keysOnly })) {
+  const { expected } = page;
+  for (const cell of store.range({ ...from, within: row, reverse, keysOnly, expected })) {
     if (isInternal(cell.column)) continue;
     if (!cell.column.startsWith(prefix)) {
       // Backwards we begin at the first column behind the prefix, which may exist.
@@ -79,8 +80,10 @@ export function readScanPage(
   const range = resume
     ? { from: after, inclusive: false }
     : { from: { row: startRow, column: "" } };
+  const until = earliest(options.endRow, bounds.endKey, prefix === "" ? null : prefixEnd(prefix));
+  const { expected } = page;
   let hiddenCount = 0;
-  for (const cell of source.range({ ...range, keysOnly })) {
+  for (const cell of source.range({ ...range, ...until, keysOnly, expected })) {
     if (prefix !== "" && !cell.row.startsWith(prefix)) break;
     if (options.endRow != null && compareKeys(cell.row, options.endRow) >= 0) break;
     if (bounds.endKey !== null && compareKeys(cell.row, bounds.endKey) >= 0) break;
@@ -97,6 +100,15 @@ export function readScanPage(
   return { cells: page.cells, next: null };
 }
 
+/** The first of the rows at which a scan ends, if it ends at one. */
+function earliest(...ends: readonly (string | null | undefined)[]): { until?: string } {
+  let until: string | null = null;
+  for (const end of ends) {
+    if (end != null && (until === null || compareKeys(end, until) < 0)) until = end;
+  }
+  return until === null ? {} : { until };
+}
+
 class PageBuilder {
   readonly cells: StoredCell[] = [];
   readonly #limit: number;
@@ -110,6 +122,11 @@ class PageBuilder {
         `A page has 1 to ${PAGE_CELLS_MAX} cells, not ${options(limit)}`,
       );
     }
+  }
+
+  /** How many cells it takes to fill the page and to see that there are more. */
+  get expected(): number {
+    return this.#limit + 1;
   }
 
   get last(): StoredCell | undefined {

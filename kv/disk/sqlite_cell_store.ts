@@ -52,6 +52,8 @@ const HEAD_COLUMNS = "SELECT row, col, ver, size, crc, NULL AS val, blob, sum FR
 const NOTHING = new Uint8Array(0);
 const PAGE_ROWS_MIN = 16;
 const PAGE_ROWS_MAX = 512;
+/** Of the values that are read at once because a reader will probably want them. */
+const EXPECTED_BYTES_MAX = 1024 * 1024;
 /** Scrubbing goes on beside requests, so it reads less at a time. */
 const VERIFY_PAGE_ROWS = 64;
 /**
@@ -102,6 +104,8 @@ export class SqliteCellStore implements CheckpointedStore {
   #closed = false;
   /** What `#key` gave last: one write asks for the same cell several times. */
   #lastKey = { row: "", column: "", key: "" };
+  /** Of a row of the table with its value, as of late. */
+  #meanBytes = 1024;
   #checkpointLsn: Lsn;
   #meta: Record<string, unknown>;
 
@@ -384,21 +388,41 @@ export class SqliteCellStore implements CheckpointedStore {
     const range = clampToRow(wanted);
     if (range === null) return;
     const reverse = range.reverse === true;
-    const { inRow, anywhere } = range.keysOnly === true ? this.#heads : this.#pages;
-    const pages = range.within === undefined ? anywhere : inRow;
+    const { inRow, anywhere, bounded } = range.keysOnly === true ? this.#heads : this.#pages;
+    const until = reverse || range.within !== undefined ? undefined : range.until;
+    const pages = until !== undefined ? bounded : range.within === undefined ? anywhere : inRow;
+    const bounds = until === undefined ? [] : [until];
     let at = range.from, inclusive = range.inclusive ?? true;
-    for (let limit = PAGE_ROWS_MIN;; limit = Math.min(PAGE_ROWS_MAX, limit * 4)) {
+    let limit = this.#firstLimit(range), next = PAGE_ROWS_MIN;
+    for (;; limit = next, next = Math.min(PAGE_ROWS_MAX, next * 4)) {
       const statement = reverse
         ? pages[inclusive ? "upTo" : "before"]
         : pages[inclusive ? "from" : "after"];
       const { row, column } = at ?? (reverse ? LAST : FIRST);
-      const page = this.#reading(() => statement.all(row, column, limit)) as unknown as CellRow[];
+      const page = this.#reading(() =>
+        statement.all(row, column, ...bounds, limit)
+      ) as unknown as CellRow[];
+      if (range.keysOnly !== true) this.#noteSizes(page);
       yield* page;
       if (page.length < limit) return;
       const last = page.at(-1)!;
       at = { row: last.row, column: last.col };
       inclusive = false;
     }
+  }
+
+  /** What the reader will take, if that is no more than it is safe to have in memory at once. */
+  #firstLimit({ expected, keysOnly = false }: CellRange): number {
+    if (expected === undefined) return PAGE_ROWS_MIN;
+    const most = keysOnly ? PAGE_ROWS_MAX : Math.floor(EXPECTED_BYTES_MAX / this.#meanBytes);
+    return Math.max(PAGE_ROWS_MIN, Math.min(expected, most, PAGE_ROWS_MAX));
+  }
+
+  #noteSizes(page: readonly CellRow[]): void {
+    if (page.length === 0) return;
+    let bytes = CELL_OVERHEAD_BYTES * page.length;
+    for (const { val } of page) bytes += val?.length ?? 0;
+    this.#meanBytes += (bytes / page.length - this.#meanBytes) / 2;
   }
 
   #toCell(found: CellRow): StoredCell {
@@ -425,13 +449,13 @@ export class SqliteCellStore implements CheckpointedStore {
   }
 }
 
-/** All take a row, a column and a limit. */
+/** All take a row, a column and a limit; `bounded` ones before that a row at which they end. */
 type PageStatements = Record<"from" | "after" | "upTo" | "before", StatementSync>;
 
 function pageStatements(
   db: DatabaseSync,
   columns: string,
-): { anywhere: PageStatements; inRow: PageStatements } {
+): Record<"anywhere" | "bounded" | "inRow", PageStatements> {
   const make = (compare: (operator: string) => string, order: (way: string) => string) => ({
     from: db.prepare(`${columns} ${compare(">=")} ORDER BY ${order("")} LIMIT ${LIMIT}`),
     after: db.prepare(`${columns} ${compare(">")} ORDER BY ${order("")} LIMIT ${LIMIT}`),
@@ -441,6 +465,10 @@ function pageStatements(
   return {
     anywhere: make(
       (operator) => `(row, col) ${operator} (?, ?)`,
+      (way) => `row ${way}, col ${way}`,
+    ),
+    bounded: make(
+      (operator) => `(row, col) ${operator} (?, ?) AND row < ?`,
       (way) => `row ${way}, col ${way}`,
     ),
     inRow: make((operator) => `row = ? AND col ${operator} ?`, (way) => `col ${way}`),

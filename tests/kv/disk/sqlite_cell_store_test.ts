@@ -17,7 +17,9 @@ import {
   SqliteCellStore,
 } from "../../../kv/disk/sqlite_cell_store.ts";
 import { CorruptionError } from "../../../kv/errors.ts";
+import { compareKeys } from "../../../kv/key_order.ts";
 import { MemoryCellStore } from "../../../kv/memory_cell_store.ts";
+import { readScanPage } from "../../../kv/pages.ts";
 import { eventually } from "../../eventually.ts";
 import { randomBytes } from "./wal_testing.ts";
 import { lifeOf } from "./sqlite_cell_store_life.ts";
@@ -82,7 +84,7 @@ Deno.test("SqliteCellStore answers like the store in memory, over checkpoints an
       const model = new MemoryCellStore();
       let store = open(budgetBytes);
       for (const { row, column } of everything(store)) store.delete(row, column);
-      let checkpoint: Promise<void> | null = null;
+      let checkpoint: Promise<void> | null = null, pageCount = 0;
       const firstLsn = store.checkpointLsn;
       for (let at = firstLsn + 1; at <= firstLsn + 3000; at++) {
         const kind = random();
@@ -104,12 +106,27 @@ Deno.test("SqliteCellStore answers like the store in memory, over checkpoints an
             reverse,
             ...(from === undefined ? {} : { from, inclusive }),
             ...(random() < 0.5 ? {} : { within: randomPlace(random).row }),
+            ...(random() < 0.5 ? {} : { until: randomPlace(random).row }),
+            ...(random() < 0.5 ? {} : { expected: Math.floor(random() * 60) }),
           };
           const limit = random() < 0.5 ? Infinity : Math.floor(random() * 40);
+          const { until } = range;
+          const wanted = ({ row }: StoredCell) =>
+            until === undefined || range.reverse || compareKeys(row, until) < 0;
           assert.deepEqual(
-            Iterator.from(store.range(range)).take(limit).toArray(),
-            Iterator.from(model.range(range)).take(limit).toArray(),
+            Iterator.from(store.range(range)).filter(wanted).take(limit).toArray(),
+            Iterator.from(model.range(range)).filter(wanted).take(limit).toArray(),
           );
+          const scan = {
+            prefix: randomPlace(random).row,
+            startRow: randomPlace(random).row,
+            endRow: random() < 0.5 ? null : randomPlace(random).row,
+            limit: 1 + Math.floor(random() * 30),
+          };
+          const bounds = { startKey: "", endKey: random() < 0.5 ? null : randomPlace(random).row };
+          const page = readScanPage(store, scan, bounds);
+          assert.deepEqual(page, readScanPage(model, scan, bounds));
+          pageCount += Number(page.cells.length > 0);
         } else if (checkpoint === null) {
           checkpoint = store.checkpoint({ lsn: lsn(at), meta: { at } })
             .then(() => void (checkpoint = null));
@@ -118,6 +135,7 @@ Deno.test("SqliteCellStore answers like the store in memory, over checkpoints an
         }
       }
       await checkpoint;
+      assert.ok(pageCount > 20, `${pageCount} pages had cells`);
       await store.checkpoint({ lsn: lsn(firstLsn + 5000), meta: { done: true } });
       assert.equal(store.dirtyBytes, 0);
       assert.deepEqual(everything(store), everything(model));
