@@ -2,7 +2,8 @@
  * The drive's housekeeping: expired uploads, garbage chunks, folders being deleted, old trash.
  *
  * Every frontend runs one. Users who ever stored something are listed in 26 rows; a lease in the
- * store lets one frontend at a time walk that list, a bounded piece per round. The lease only saves
+ * store lets one frontend at a time walk that list, a bounded piece per round. After a walk that found
+ * nothing left to do there is a rest, during which an idle cluster is not written to. The lease only saves
  * work: every step is safe when two sweepers do it at once, so clocks that disagree do no harm.
  *
  * Users whose drive was just changed by this process (`soon`) come first and need no lease.
@@ -22,6 +23,8 @@ import { abandonMutations, decodeUpload } from "./uploads.ts";
 
 const ROUND_MS = 10_000;
 const LEASE_MS = 45_000;
+/** What the walk looks for has been due for hours or days. */
+const REST_MS = 5 * 60_000;
 const USERS_PER_ROUND = 50;
 /** Work for one user in one round; the rest waits for the next. */
 const CHUNKS_PER_VISIT = 512;
@@ -41,6 +44,10 @@ const Lease = z.object({
   /** Where the walk over the users stands: a row of the list, and the user visited last. */
   list: z.int().min(0).max(25),
   after: z.string().optional(),
+  /** Somebody who was visited on this walk had more to do than one visit does. */
+  hasMore: z.boolean().optional(),
+  /** The next walk begins then. */
+  restUntilMs: z.number().optional(),
 });
 type Lease = z.infer<typeof Lease>;
 
@@ -126,23 +133,30 @@ export class DriveSweeper {
   }
 
   async #walk(lease: Lease): Promise<void> {
-    const { after: startAfter, ...rest } = lease;
-    let list = lease.list, after = startAfter;
-    let visited = 0;
-    for (let rows = 0; rows < LETTERS.length && visited < USERS_PER_ROUND; rows++) {
+    const { owner } = lease;
+    let { list, after, hasMore = false, restUntilMs = 0 } = lease;
+    let visited = 0, isOver = false;
+    while (!isOver && visited < USERS_PER_ROUND) {
       const page = await this.#kv.getRow(listRow(list), {
         limit: USERS_PER_ROUND - visited,
         keysOnly: true,
         ...(after === undefined ? {} : { after }),
       });
       for (const { column: user } of page.cells) {
-        await this.visit(user);
+        if (!await this.visit(user)) hasMore = true;
         visited++;
       }
       after = page.next ?? undefined;
-      if (page.next === null) list = (list + 1) % LETTERS.length;
+      if (page.next !== null) continue;
+      list = (list + 1) % LETTERS.length;
+      isOver = list === 0;
     }
-    await this.#writeLease({ ...rest, list, ...(after === undefined ? {} : { after }) });
+    if (isOver) {
+      restUntilMs = hasMore ? 0 : this.#env.wallMs() + REST_MS;
+      hasMore = false;
+    }
+    const place = after === undefined ? { list } : { list, after };
+    await this.#writeLease({ owner, ...place, hasMore, restUntilMs });
   }
 
   async #takeLease(): Promise<Lease | null> {
@@ -152,6 +166,9 @@ export class DriveSweeper {
     // A lease far in the future comes from a clock that was wrong.
     const valid = held !== null && held.untilMs > nowMs && held.untilMs < nowMs + 2 * LEASE_MS;
     if (valid && held.owner !== this.#owner) return null;
+    // As far in the future as no rest ends: the clock was wrong.
+    const { restUntilMs = 0 } = held ?? {};
+    if (restUntilMs > nowMs && restUntilMs < nowMs + 2 * REST_MS) return null;
     const lease = { list: 0, ...held, owner: this.#owner, untilMs: nowMs + LEASE_MS };
     const result = await compareAndPut(this.#kv, {
       row: LEASE_ROW,
@@ -163,7 +180,7 @@ export class DriveSweeper {
   }
 
   /** Keeps the place for whoever comes next. */
-  async #writeLease(lease: Lease): Promise<void> {
+  async #writeLease(lease: Omit<Lease, "untilMs">): Promise<void> {
     const untilMs = this.#env.wallMs() + LEASE_MS;
     await put(this.#kv, LEASE_ROW, LEASE_COLUMN, encodeJson({ ...lease, untilMs }));
   }

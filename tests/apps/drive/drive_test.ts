@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { crc32 } from "node:zlib";
 import { GARBAGE_GRACE_MS } from "../../../apps/drive/garbage.ts";
+import { rowOf } from "../../../apps/drive/tree.ts";
 import {
   bodyOf,
   checkSound,
@@ -283,6 +284,45 @@ Deno.test("Drive purges by itself what lay in the trash for trash_days, and noth
   env.nowMs += 20 * HOUR_MS;
   await drive.sweeper.round();
   assert.deepEqual((await drive.listTrash(USER)).children.map((one) => one.id), [b.id]);
+});
+
+Deno.test("the drive's sweepers walk on while there is work, then rest and write nothing", async () => {
+  const { drive, kv, env } = makeDrive();
+  const a = await drive.createFolder(USER, { parent: "root", name: "A" });
+  for (let i = 0; i < 450; i++) {
+    await drive.createFolder(USER, { parent: a.id, name: `in ${i}` });
+  }
+  await drive.trash(USER, a.id);
+  await drive.emptyTrash(USER);
+  // Other frontends, which know of nobody: they have to find the user by walking.
+  const other = makeDrive({ kv, seed: 2 }), third = makeDrive({ kv, seed: 3 });
+  const written = async () => (await kv.get("drive~sweeper", "lease"))?.version;
+  const pass = (ms: number) => {
+    env.nowMs += ms;
+    other.env.nowMs = third.env.nowMs = env.nowMs;
+  };
+  const foldersLeft = async () =>
+    (await kv.getRow(rowOf(USER, "p/"), { prefix: "p/" })).cells.length;
+  let rounds = 0;
+  do {
+    const before = await written();
+    await other.drive.sweeper.round();
+    assert.notEqual(await written(), before, "it walks");
+    pass(10_000);
+  } while (await foldersLeft() > 0 && ++rounds < 20);
+  assert.ok(rounds > 0 && rounds < 20, `${rounds} more rounds, one after the other`);
+
+  const last = await written();
+  for (let i = 0; i < 20; i++) {
+    await other.drive.sweeper.round();
+    await third.drive.sweeper.round();
+    pass(10_000);
+  }
+  assert.equal(await written(), last, "a rest of minutes");
+  pass(100_000);
+  await other.drive.sweeper.round();
+  assert.notEqual(await written(), last);
+  await checkSound(kv);
 });
 
 Deno.test("Drive holds the quota against every kind of growth, also when uploads end together", async () => {
