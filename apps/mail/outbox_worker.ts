@@ -92,8 +92,8 @@ export class OutboxWorker {
   readonly #env: Env;
   readonly #kinds: readonly RecipientKind[];
   readonly #busy = new Map<string, Promise<void>>();
-  /** When it makes sense to look at an item again; rebuilt from the index on every sweep. */
-  #notBefore = new Map<string, number>();
+  /** When it makes sense to look at an item again; what is not in the index any more is forgotten. */
+  readonly #notBefore = new Map<string, number>();
   /** Accepted here and waiting for their turn; null: to be loaded. By outId, oldest first. */
   readonly #kicks = new Map<string, { pointer: OutboxPointer; item: OutboxItem | null }>();
   readonly #stop = new AbortController();
@@ -149,24 +149,31 @@ export class OutboxWorker {
     }
   }
 
-  /** Looks at every outbox of the cluster once and works on those that are due. */
+  /**
+   * Looks at every outbox of the cluster once and works on those that are due. All parts of the index are
+   * asked for at once: each node is woken once, and one that does not answer keeps nobody else's mail.
+   *
+   * @throws what kept a part from being read, once all is done for the others
+   */
   async sweep(): Promise<void> {
-    const due: OutboxPointer[] = [], notBefore = new Map<string, number>();
-    // All at once: they lie with as many nodes, and each is woken once.
-    const { outbox } = this.#options;
-    const pages = await Promise.all(OUTBOX_SHARDS.map((shard) => outbox.pointers(shard)));
-    for (const pointer of pages.flat()) {
-      const waitUntilMs = this.#notBefore.get(pointer.outId) ?? 0;
-      if (waitUntilMs > this.#env.wallMs()) notBefore.set(pointer.outId, waitUntilMs);
-      else if (!this.#isOthers(pointer.claim)) due.push(pointer);
-    }
-    this.#notBefore = notBefore;
-    for (const pointer of due) {
-      while (this.#busy.size >= ITEMS_AT_ONCE) await Promise.race(this.#busy.values());
-      if (this.#stop.signal.aborted) return;
-      void this.#take(pointer);
-    }
+    const { outbox } = this.#options, gone = new Set(this.#notBefore.keys());
+    const looks = OUTBOX_SHARDS.map(async (shard) => {
+      for (const pointer of await outbox.pointers(shard)) {
+        gone.delete(pointer.outId);
+        await this.#takeIfDue(pointer);
+      }
+    });
+    const failed = (await Promise.allSettled(looks)).find(({ status }) => status === "rejected");
     await this.idle();
+    if (failed?.status === "rejected") throw failed.reason;
+    for (const outId of gone) this.#notBefore.delete(outId);
+  }
+
+  async #takeIfDue(pointer: OutboxPointer): Promise<void> {
+    const waitUntilMs = this.#notBefore.get(pointer.outId) ?? 0;
+    if (waitUntilMs > this.#env.wallMs() || this.#isOthers(pointer.claim)) return;
+    while (this.#busy.size >= ITEMS_AT_ONCE) await Promise.race(this.#busy.values());
+    if (!this.#stop.signal.aborted) void this.#take(pointer);
   }
 
   #isOthers(claim: Claim | undefined): boolean {

@@ -14,10 +14,11 @@ import { inRange } from "../../../kv/key_order.ts";
 import { scanSnapshot } from "../../../kv/kv.ts";
 import { MemoryKv } from "../../../kv/memory_kv.ts";
 import { BodyStore, CHUNK_BYTES } from "../../../apps/mail/body_store.ts";
-import { bodyRow, OUTBOX_SHARDS, outboxShardRow } from "../../../apps/mail/keys.ts";
+import { bodyRow, OUTBOX_SHARDS, outboxShardRow, shardRow } from "../../../apps/mail/keys.ts";
 import { planGroups } from "../../../proto/cluster_config.ts";
 import { loadConfig } from "../../../roles/config_file.ts";
 import { REPOSITORY } from "../../cluster/harness.ts";
+import { eventually } from "../../eventually.ts";
 import { folderEntries, makeWorld, MortalKv, TestEnv, textOf, type World } from "./mail_world.ts";
 
 /** Two inboxes; the calls are the acceptance, a read and a write for each inbox, and the end. */
@@ -379,3 +380,31 @@ for (const file of ["cluster.toml", "cluster.small.toml", "cluster.hosts.toml"])
     }
   });
 }
+
+Deno.test("a part of the outbox that does not answer keeps no mail of the others", async () => {
+  const world = makeWorld(["ann", "bob"]);
+  const died = world.process();
+  await died.worker.stop();
+  await died.send("ann", { to: "bob@penncloud.test", subject: "waits", text: "x" });
+  assert.deepEqual(await folderEntries(world.mail, "bob"), []);
+  const { kv } = world, [waiting] = (await rowsLeft(world, "=outbox")).map((line) => line[0]!);
+  const silent = OUTBOX_SHARDS.find((shard) => shard !== waiting)!;
+  const given = Promise.withResolvers<never>();
+  const other = world.process({
+    kv: {
+      get: (row, column) => kv.get(row, column),
+      getRow: (row, options) => row === shardRow(silent) ? given.promise : kv.getRow(row, options),
+      scan: (options) => kv.scan(options),
+      apply: (op) => kv.apply(op),
+      transact: (ops) => kv.transact(ops),
+    },
+  });
+  world.env.nowMs += CLAIM_MS + 2_000;
+  const sweep = other.worker.sweep();
+  await eventually(
+    async () => (await folderEntries(world.mail, "bob")).length === 1,
+    "the mail comes although a part of the index is not there",
+  );
+  given.reject(new Error("no primary"));
+  await assert.rejects(sweep, /no primary/);
+});
