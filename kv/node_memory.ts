@@ -83,6 +83,11 @@ export const APPEND_BYTES_MAX = 3 * 1024 * 1024;
 export const ROW_SIZE_BYTES = 200;
 /** Dirty cells above this share of the ceiling are written. */
 const RELIEVE_AT = 0.15;
+/**
+ * Or above this share of what all else leaves for them, so that others can be taken while some are
+ * written: of a large amount of data the counts alone take a third of the smallest memory.
+ */
+const RELIEVE_AT_OF_REST = 0.4;
 /** Of the ceiling, for entries that are not applied yet: in the log, and soon as dirty cells. */
 const WINDOWS = 0.4;
 
@@ -108,6 +113,7 @@ export class NodeMemory {
   readonly #reserve: number;
   /** But for entries that are not applied yet. */
   #pinned = 0;
+  #isFlushing = false;
   #peak = 0;
   /** Whether the sum was below the ceiling since the start. */
   #settled = false;
@@ -149,13 +155,14 @@ export class NodeMemory {
 
   /** Called when a group's step is done: the cache makes room, and a checkpoint begins if one is due. */
   settle(): void {
-    let pinned = 0, dirty = 0, unapplied = 0, most = 0;
+    let pinned = 0, dirty = 0, flushing = 0, unapplied = 0, most = 0;
     let heaviest: MemoryUser | null = null;
     for (const user of this.#users()) {
       const memory = user.memory();
       pinned += memory.dirty + memory.flushing + memory.log + memory.completions + memory.undo +
         memory.index + memory.locks;
       dirty += memory.dirty;
+      flushing += memory.flushing;
       unapplied += memory.unapplied;
       if (memory.flushing === 0 && memory.dirty > most) {
         most = memory.dirty;
@@ -172,7 +179,10 @@ export class NodeMemory {
     if (sum <= this.bytesMax) this.#settled = true;
     if (this.#settled && sum > this.#peak) this.#peak = sum;
     this.#pinned = pinned - unapplied;
-    if (dirty > this.bytesMax * RELIEVE_AT) heaviest?.relieve();
+    this.#isFlushing = flushing > 0;
+    const rest = this.#limit - (this.#pinned - dirty - flushing);
+    const isDue = dirty > Math.min(this.bytesMax * RELIEVE_AT, rest * RELIEVE_AT_OF_REST);
+    if (heaviest !== null && isDue && this.#mayRelieve(most)) heaviest.relieve();
     this.#wake();
   }
 
@@ -213,25 +223,37 @@ export class NodeMemory {
       this.#turnAway();
       return index;
     }
-    this.#waiting.delete(user);
+    // Who waits goes on waiting: these may lie behind the entries that were left out.
     return sizes.length;
   }
 
   #takesEntries(unapplied: number, bytes: number, promised = 0): boolean {
     // A follower learns of commits later than the primary, so what it has not applied is more.
-    return unapplied + bytes <= 2 * this.shares.window && this.#hasRoom(promised + bytes, 1);
+    return unapplied + bytes <= 2 * this.shares.window && this.#hasRoom(promised + bytes);
   }
 
   /** Besides all windows, and what a single operation may take beyond its own bytes. */
-  #hasRoom(bytes: number, reserves: number): boolean {
-    return this.#pinned + bytes <= this.bytesMax * (1 - WINDOWS) - this.#reserve * reserves;
+  #hasRoom(bytes: number, reserves = 1): boolean {
+    return this.#pinned + bytes <= this.#limit - this.#reserve * (reserves - 1);
+  }
+
+  get #limit(): number {
+    return this.bytesMax * (1 - WINDOWS) - this.#reserve;
+  }
+
+  /**
+   * A checkpoint writes from a copy. Checkpoints are written one after the other, so what waits for its
+   * turn would only take memory twice; it may where there is enough.
+   */
+  #mayRelieve(dirty: number): boolean {
+    return !this.#isFlushing || this.#hasRoom(dirty);
   }
 
   #turnAway(): void {
     this.refusedCount += 1;
     for (const user of this.#users()) {
       const { dirty, flushing } = user.memory();
-      if (dirty > 0 && flushing === 0) user.relieve();
+      if (dirty > 0 && flushing === 0 && this.#mayRelieve(dirty)) user.relieve();
     }
   }
 }

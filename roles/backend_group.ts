@@ -800,11 +800,9 @@ export class GroupShell {
       const writing = store.checkpoint({ lsn, meta });
       // The copy that is written from takes memory as well.
       this.#settleMemory();
-      await writing.finally(() => {
-        this.#flushingBytes = 0;
-        // Who waits for memory hears of it now, not with whatever happens next.
-        this.#settleMemory();
-      });
+      await writing.finally(() => this.#flushingBytes = 0);
+      // Who waits for memory hears of it now, not with whatever happens next.
+      this.#settleMemory();
       if (store === this.#store) this.#options.wal.release(this.gid, this.#releasable(lsn));
       this.#freed.remove(this.#store.checkpointLsn);
     } catch (error) {

@@ -80,6 +80,25 @@ Deno.test("the group with most to write begins a checkpoint long before the ceil
   assert.deepEqual([groups[0].relieved, groups[1].relieved], [1, 1], "the other one is at it");
 });
 
+Deno.test("where other things leave little room, checkpoints begin sooner, and one after the other", () => {
+  const { memory, groups: [group, other] } = node(10 * MIB);
+  const large = { ...NOTHING, index: 4 * MIB };
+  group.now = { ...large, dirty: 0.3 * MIB };
+  memory.settle();
+  assert.equal(group.relieved, 0);
+  group.now = { ...large, dirty: 0.42 * MIB };
+  memory.settle();
+  assert.equal(group.relieved, 1, "in good time before there is room for no more");
+  group.now = { ...large, flushing: 0.84 * MIB };
+  other.now = { ...NOTHING, dirty: 0.42 * MIB };
+  memory.settle();
+  assert.equal(memory.admitEntries(other, [0.1 * MIB]), 0);
+  assert.equal(other.relieved, 0, "its copy would only wait, and take what others need");
+  group.now = large;
+  memory.settle();
+  assert.equal(other.relieved, 1);
+});
+
 Deno.test("what could pin too much is turned away, a primary's own requests first", () => {
   const { memory, groups: [group, other] } = node(10 * MIB);
   assert.equal(memory.refusal(group, 64 * 1024), null);
@@ -116,14 +135,14 @@ Deno.test("who had to leave out entries hears as soon as there is room, the long
   other.now = NOTHING;
   memory.settle();
   assert.deepEqual([other.resumed, group.resumed], [1, 1], "once is enough");
-  // Who was sent the rest before it heard has nothing to ask for.
+  // Other entries that fit say nothing about those that did not.
   other.now = full;
   memory.settle();
   assert.equal(memory.admitEntries(group, [0.5 * MIB]), 0);
   assert.equal(memory.admitEntries(group, [1000]), 1);
   other.now = NOTHING;
   memory.settle();
-  assert.equal(group.resumed, 1);
+  assert.equal(group.resumed, 2);
 });
 
 Deno.test("every group has a window of its own, and all of them fit at once", () => {

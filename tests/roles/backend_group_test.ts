@@ -468,6 +468,9 @@ Deno.test("a replica whose memory is full asks for the rest the moment a checkpo
   const before = asked();
   await bench.append(taken, 3, size, 100);
   assert.equal(asked(), before, "it asks while there is no room");
+  // There would be room for this one, but what is before it is missing.
+  await bench.append(taken + 3, 1, 10, 100);
+  assert.equal(last(), taken);
   done.resolve();
   await bench.shell.checkpoint();
   assert.equal(asked(), before + 1);

@@ -74,7 +74,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a new primary that promised to follow waits to the last millisecond of its promise",
     },
   },
-  "no-lease": { breaks: "a primary reads without any promise", seed: 4 },
+  "no-lease": { breaks: "a primary reads without any promise", seed: 5 },
   "lease-from-receipt": {
     breaks: "a lease is counted from the answer, not from the question",
     test: {
