@@ -6,7 +6,13 @@ import type { WalRecord } from "../kv/disk/wal.ts";
 import { CorruptionError } from "../kv/errors.ts";
 import { ReplicaLog } from "../kv/replica_log.ts";
 import { LogEntry } from "../kv/replica_log.ts";
-import { type GroupId, type Lsn, lsn as toLsn } from "../proto/ids.ts";
+import {
+  type Epoch,
+  epoch as toEpoch,
+  type GroupId,
+  type Lsn,
+  lsn as toLsn,
+} from "../proto/ids.ts";
 import { type EpochHistory, GroupConfig } from "../proto/replication.ts";
 
 export interface Checkpointed {
@@ -50,13 +56,33 @@ export class RecoveredGroup {
     }
   }
 
+  /**
+   * What the log, of which the group's part ends at `end`, has to be told before it can go on behind the
+   * checkpoint; null when nothing. A crash between the installation of a fetched checkpoint and the
+   * log's note of it leaves the note to be written.
+   */
+  missingNote(end: Lsn | null): WalRecord | null {
+    const { lsn } = this.#checkpoint;
+    this.#dropReplaced();
+    if (end === null || end === lsn || this.#entries.length > 0) return null;
+    return { type: "reset", gid: this.#gid, epoch: this.#checkpointEpoch, lsn };
+  }
+
+  get #checkpointEpoch(): Epoch {
+    const { lsn, history } = this.#checkpoint;
+    return history.findLast((item) => item.firstLsn <= lsn)?.epoch ?? toEpoch(0);
+  }
+
+  /** Entries of a branch that a fetched checkpoint replaced. Along one log epochs never fall. */
+  #dropReplaced(): void {
+    const lastEpoch = this.#checkpointEpoch;
+    this.#entries = this.#entries.filter((entry) => entry.epoch >= lastEpoch);
+  }
+
   /** @throws {CorruptionError} when entries between the checkpoint and the log are missing */
   log(): ReplicaLog {
     const { lsn, history } = this.#checkpoint;
-    // A crash between the installation of a fetched checkpoint and the log's note of it leaves
-    // entries of a branch that the checkpoint replaced. Along one log epochs never fall.
-    const lastEpoch = history.findLast((item) => item.firstLsn <= lsn)?.epoch ?? 0;
-    this.#entries = this.#entries.filter((entry) => entry.epoch >= lastEpoch);
+    this.#dropReplaced();
     const first = this.#entries[0]?.lsn;
     if (first !== undefined && first !== lsn + 1) {
       throw new CorruptionError(

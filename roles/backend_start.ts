@@ -87,6 +87,10 @@ export async function readStore(
       }
       refuseShrunkLog({ dir, self, wal, groups });
       await folder?.noteLog();
+      const notes = groups.flatMap(({ gid, recovered, store }) =>
+        store instanceof Error ? [] : recovered.missingNote(wal.endOf(gid)) ?? []
+      );
+      if (notes.length > 0) await wal.append(notes);
     } catch (error) {
       await wal.close();
       throw error;

@@ -170,6 +170,11 @@ export class Wal {
     return this.#failure;
   }
 
+  /** A group's entry that alone can be followed by one in the log; null when any can come next. */
+  endOf(gid: GroupId): Lsn | null {
+    return (this.#index.groups.get(gid)?.lastLsn ?? null) as Lsn | null;
+  }
+
   /** First and last live entry of a group in the log; null when it holds none. */
   bounds(gid: GroupId): { firstLsn: Lsn; lastLsn: Lsn } | null {
     const runs = this.#index.groups.get(gid)?.runs;

@@ -1,12 +1,13 @@
 /** What a backend does with what it finds when it starts. */
 import assert from "node:assert/strict";
+import { encodeCommand } from "../../kv/command.ts";
 import { SimDisk } from "../../kv/disk/sim_disk.ts";
 import { Wal } from "../../kv/disk/wal.ts";
 import type { Env } from "../../kv/env.ts";
 import { CorruptionError } from "../../kv/errors.ts";
 import { GroupState } from "../../kv/group_state.ts";
 import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
-import { groupId, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
+import { epoch, groupId, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
 import type { BackendParts } from "../../roles/backend_parts.ts";
 import { openOrRenew, readStore, readStoreWithSpace } from "../../roles/backend_start.ts";
 import type { RoleContext } from "../../roles/role_context.ts";
@@ -88,6 +89,57 @@ Deno.test("a log that ends before a checkpoint was made has shrunk, and is damag
   await open(lastBatch);
   await open(1_000, storeId("the folder it was copied from"));
   await assert.rejects(open(1_000), /a checkpoint was made after batch 1000/);
+});
+
+Deno.test("a crash before the log was told of a fetched checkpoint is made up for at the start", async () => {
+  for (const entries of [0, 2, 9]) {
+    const disk = new SimDisk({ seed: 1 }), checkpoints = new SimCheckpoints();
+    const config = sampleConfig(), node = config.node.find(({ role }) => role === "backend")!;
+    const self = { node: nodeId(node.id), store: storeId("s0"), inc: incarnation(1) };
+    const gid = groupId(1), log = { dir: "data/wal", storeId: self.store, clusterId: "cluster" };
+    const wal = await Wal.open({ disk, ...log }, () => {});
+    // What the log ends with, be it before the checkpoint or, of a branch that it replaced, behind it.
+    await wal.append([{ type: "reset", gid, epoch: epoch(0), lsn: lsn(0) }]);
+    for (let at = 1; at <= entries; at++) {
+      const payload = encodeCommand({ kind: "epochStart", reign: epoch(1), timeMs: 0 });
+      await wal.append([{ type: "entry", gid, epoch: epoch(1), lsn: lsn(at), payload }]);
+    }
+    await wal.close();
+    const store = checkpoints.open(gid, () => Promise.resolve());
+    const state = new GroupState(new MemoryCellStore(), { rowBytesMax: 1 << 20 }).save();
+    const history = [{ epoch: epoch(1), firstLsn: lsn(1) }, { epoch: epoch(2), firstLsn: lsn(2) }];
+    await store.checkpoint({
+      lsn: lsn(5),
+      meta: {
+        gid,
+        state: { ...state, appliedLsn: 5 },
+        history,
+        log: { store: storeId("the folder that it was fetched from"), batch: 1_000 },
+      },
+    });
+    store.close();
+    const env = { monotonicMs: () => 0, log: () => {} } as unknown as Env;
+    const context = { env, config, node, dataDir: "data", clusterId: "cluster" };
+    const parts = {
+      disk,
+      openStore: (asked: Parameters<BackendParts["openStore"]>[0]) =>
+        checkpoints.open(asked, () => Promise.resolve()),
+    };
+    // Once more after what was made up for was used: nothing is left to make up.
+    for (const last of [5, 6]) {
+      const found = await readStore(
+        context as unknown as RoleContext,
+        self,
+        parts as unknown as BackendParts,
+      );
+      const { recovered } = found.groups.find((group) => group.gid === gid)!;
+      assert.equal(recovered.log().lastLsn, last);
+      const payload = encodeCommand({ kind: "epochStart", reign: epoch(2), timeMs: 0 });
+      const next = { type: "entry" as const, gid, epoch: epoch(2), lsn: lsn(last + 1), payload };
+      await found.wal.append([next]);
+      await found.wal.close();
+    }
+  }
 });
 
 Deno.test("a damaged store is touched only once nobody needs it, and then goes on as a new one", async () => {

@@ -40,10 +40,10 @@ const EVERY_MS: Partial<Record<Fault, number>> = {
   "reshape": 500,
   "cell-damage": 2_000,
   "moves": 1_200,
-  "short-memory": 700,
+  "short-memory": 400,
 };
 /** While a checkpoint writes them there is hardly room for more in the smallest memory. */
-const SWOLLEN_BYTES = { from: 940_000, to: 995_000 };
+const SWOLLEN_BYTES = { from: 970_000, to: 1_010_000 };
 const RARE_STEPS: ReadonlySet<MoveStep["kind"]> = new Set([
   "freeze",
   "seal",
