@@ -283,7 +283,7 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
   },
   "lock-ignored-by-writes": {
     breaks: "a plain write goes past a transaction's lock",
-    seed: 4,
+    seed: 3,
   },
   "commit-without-anchor": {
     breaks: "a transaction that was aborted is taken for committed",
