@@ -2,6 +2,9 @@
  * Systems side by side: each has its turn in every round, A B A B, under the same load from processes
  * of the bench's own, and the ratio is taken within each round.
  *
+ * Before the first round each has some seconds of the load to itself: a server runs for weeks, and its first
+ * seconds, in which code is compiled, would say little about them.
+ *
  * All systems stay up all the time: an idle one costs the others a few percent of a core, the same in
  * every run. What other programs took meanwhile is measured and shown, since nothing else spoils a
  * measurement as much.
@@ -141,8 +144,9 @@ export async function compare(
   contestants: readonly Contestant[],
   load: KvLoad,
 ): Promise<Comparison> {
-  const what = caseText(load), { rounds, seconds } = run.options;
+  const what = caseText(load), { rounds, seconds, warmUpSeconds } = run.options;
   const samples = new Map<Contestant, Sample[]>(contestants.map((each) => [each, []]));
+  for (const { fleet } of contestants) await fleet.run(load, warmUpSeconds);
   for (let round = 1; round <= rounds; round++) {
     for (const contestant of contestants) {
       await run.untilIdle();

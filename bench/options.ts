@@ -9,6 +9,8 @@ export interface BenchOptions {
   readonly valueBytes: readonly number[];
   /** Of each measured run. */
   readonly seconds: number;
+  /** Of each system under each load, before anything is measured. */
+  readonly warmUpSeconds: number;
   /** How often the systems take turns. */
   readonly rounds: number;
   /** Null: chosen from the size of the values. */
@@ -44,6 +46,8 @@ export const FLAGS_HELP =
   --outstanding N,M  requests under way at a time (default 1,64)
   --value N,M        bytes of a value; 1k and 1m are 1024 and 1048576 (default 100)
   --seconds N        length of each measured run (default 3)
+  --warm-up N        seconds of each load before the first measured run, for code to be compiled
+                     and caches to fill (default 5)
   --rounds N         how often the systems take turns, A B A B (default 3)
   --keys N           different keys (default 10000, fewer for large values)
   --groups all|one   keys spread over all replica groups, or within one
@@ -75,6 +79,7 @@ export function readOptions(
       outstanding: list("outstanding", values.outstanding ?? "1,64", wholeNumber),
       valueBytes: list("value", values.value ?? "100", byteCount),
       seconds: positive("seconds", values.seconds ?? "3"),
+      warmUpSeconds: positive("warm-up", values["warm-up"] ?? "5"),
       rounds: wholeNumber("rounds", values.rounds ?? "3"),
       keyCount: values.keys === undefined ? null : wholeNumber("keys", values.keys),
       ...(values.groups === undefined ? {} : { spread: groups(values.groups) }),
@@ -102,6 +107,7 @@ function parse(args: readonly string[]) {
         outstanding: text,
         value: text,
         seconds: text,
+        "warm-up": text,
         rounds: text,
         keys: text,
         groups: text,
