@@ -31,6 +31,8 @@ export class ClusterHistory {
   /** When a tablet last changed its group. */
   movedAt = 0;
   moveCount = 0;
+  /** By group: its position when the last tablet came to it. */
+  readonly arrivedAt = new Map<number, number>();
   /** By row and column, oldest first. */
   readonly changes = new Map<string, CellChange[]>();
   readonly #columns = new Map<string, string[]>();
@@ -97,7 +99,11 @@ export class ClusterHistory {
   }
 
   /** A group serves a tablet from here on that was another's. */
-  activated(gid: number, moved: KeyRange, cells: Iterable<StoredCell>): void {
+  activated(
+    gid: number,
+    moved: KeyRange & { readonly since: number },
+    cells: Iterable<StoredCell>,
+  ): void {
     const found = new Map<string, StoredCell>();
     for (const cell of cells) {
       if (inRange(cell.row, moved.startKey, moved.endKey) && !isInternal(cell.column)) {
@@ -122,9 +128,12 @@ export class ClusterHistory {
       );
     }
     this.movedAt = this.now;
+    this.arrivedAt.set(gid, moved.since);
     this.moveCount += 1;
     this.#owners = this.#owners.flatMap((range) => withoutPart(range, moved))
-      .concat({ ...moved, gid }).sort((a, b) => compareKeys(a.startKey, b.startKey));
+      .concat({ startKey: moved.startKey, endKey: moved.endKey, gid }).sort((a, b) =>
+        compareKeys(a.startKey, b.startKey)
+      );
   }
 }
 

@@ -31,8 +31,9 @@ export class TransactionOracle {
   applied(gid: number, command: Command, outcome: RequestOutcome): void {
     if (command.kind === "prepare" && outcome.kind === "applied") {
       const seen = this.#of(command.txn.id), before = seen.groups.get(gid);
-      // Rows of two groups may have come together in one since.
-      const mayFollow = before === undefined || before === "open" && this.#rowsMove();
+      // Rows of two groups may have come together in one since; a request for the others may even come
+      // there when the transaction was given up. It goes back once more, then.
+      const mayFollow = before === undefined || before !== "forward" && this.#rowsMove();
       if (!mayFollow) this.#fail(command.txn.id, `is prepared again in group ${gid}`);
       seen.groups.set(gid, "open");
       return;
