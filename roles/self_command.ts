@@ -28,8 +28,8 @@ export function selfCommand(role: Role, args: readonly string[]): SelfCommand {
 /**
  * Fifteen processes share one machine. A small young generation keeps each one's garbage small, and
  * one collector thread is enough for heaps of this size; threads share one or two heaps of the C
- * library instead of having one each. Processes through which much data passes (backends, frontends,
- * mail) are spared what saves more and costs throughput: up to a third of it.
+ * library instead of having one each. Processes through which much data passes (backends, frontends)
+ * are spared what saves more and costs throughput: up to a third of it for large values.
  */
 const BUSY = {
   DENO_V8_FLAGS: "--max-semi-space-size=2,--single-threaded-gc",
@@ -54,7 +54,7 @@ const MEMORY: Record<Role, Readonly<Record<string, string>>> = {
   backend: BUSY,
   frontend: { ...BUSY, ...HASHING, ...STREAMING },
   balancer: QUIET,
-  mail: { ...BUSY, ...HASHING },
+  mail: { ...QUIET, ...HASHING },
 };
 
 /**
