@@ -31,8 +31,7 @@ export class ClusterHistory {
   /** When a tablet last changed its group. */
   movedAt = 0;
   moveCount = 0;
-  /** By group: its position when the last tablet came to it. */
-  readonly arrivedAt = new Map<number, number>();
+  readonly #arrivals: (KeyRange & { readonly gid: number; readonly since: number })[] = [];
   /** By row and column, oldest first. */
   readonly changes = new Map<string, CellChange[]>();
   readonly #columns = new Map<string, string[]>();
@@ -49,6 +48,14 @@ export class ClusterHistory {
   /** Ranges in order, neighbours of one group apart where tablets moved. */
   get owners(): readonly (KeyRange & { readonly gid: number })[] {
     return this.#owners;
+  }
+
+  /** Whether the row came to the group with a tablet behind this position of the group. */
+  cameBehind(gid: number, row: string, position: number): boolean {
+    return this.#arrivals.some((arrival) =>
+      arrival.gid === gid && arrival.since > position &&
+      inRange(row, arrival.startKey, arrival.endKey)
+    );
   }
 
   ownerOf(row: string): number {
@@ -128,7 +135,7 @@ export class ClusterHistory {
       );
     }
     this.movedAt = this.now;
-    this.arrivedAt.set(gid, moved.since);
+    this.#arrivals.push({ gid, ...moved });
     this.moveCount += 1;
     this.#owners = this.#owners.flatMap((range) => withoutPart(range, moved))
       .concat({ startKey: moved.startKey, endKey: moved.endKey, gid }).sort((a, b) =>

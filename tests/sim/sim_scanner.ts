@@ -169,9 +169,9 @@ export class SimScanner {
       const isOfRange = until !== null && inRange(until, startKey, endKey);
       if (snapshot === undefined || snapshot.gid !== gid || !isOfRange) continue;
       const rowsMoved = this.#options.history.movedAt >= calledAt;
-      const { snapshotLsn } = scan, arrivedAt = this.#options.history.arrivedAt.get(gid) ?? 0;
+      const { snapshotLsn } = scan;
       const goesOn = snapshotLsn === null || snapshotLsn === snapshot.lsn;
-      if (!goesOn && snapshotLsn < arrivedAt) crossesMove = true;
+      if (!goesOn && this.#options.history.cameBehind(gid, from, snapshotLsn)) crossesMove = true;
       else if (!goesOn && !rowsMoved) {
         throw new SimViolation(
           `S3: a scan as of ${scan.snapshotLsn} of group ${gid} goes on as of ${snapshot.lsn}`,

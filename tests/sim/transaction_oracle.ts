@@ -31,9 +31,11 @@ export class TransactionOracle {
   applied(gid: number, command: Command, outcome: RequestOutcome): void {
     if (command.kind === "prepare" && outcome.kind === "applied") {
       const seen = this.#of(command.txn.id), before = seen.groups.get(gid);
-      // Rows of two groups may have come together in one since; a request for the others may even come
-      // there when the transaction was given up. It goes back once more, then.
-      const mayFollow = before === undefined || before !== "forward" && this.#rowsMove();
+      // Rows of two groups may have come together in one since. A request that was meant for the other
+      // group may even come when the transaction was given up here; it goes back once more, then.
+      const wasForOther = !command.stamp.clientId.endsWith(`-${gid}`);
+      const mayFollow = before === undefined ||
+        this.#rowsMove() && (before === "open" || before === "back" && wasForOther);
       if (!mayFollow) this.#fail(command.txn.id, `is prepared again in group ${gid}`);
       seen.groups.set(gid, "open");
       return;
