@@ -75,15 +75,24 @@ export interface SqliteCellStoreOptions {
   readonly writer: CheckpointWriter;
 }
 
-interface CellRow {
-  row: string;
-  col: string;
-  ver: number;
-  size: number;
-  crc: number;
-  val: Uint8Array | null;
-  blob: string | null;
-  sum: number;
+/** As an array, which takes half the time to build that an object with these names does. */
+type CellRow = readonly [
+  row: string,
+  column: string,
+  version: number,
+  size: number,
+  crc: number,
+  value: Uint8Array | null,
+  blob: string | null,
+  sum: number,
+];
+const VALUE = 5;
+
+declare module "node:sqlite" {
+  interface StatementSync {
+    /** Rows come as arrays from now on; missing in Deno's types. */
+    setReturnArrays(enabled: boolean): void;
+  }
 }
 
 export class SqliteCellStore implements CheckpointedStore {
@@ -126,7 +135,7 @@ export class SqliteCellStore implements CheckpointedStore {
     this.#writer = options.writer;
     this.#cachePrefix = `${options.gid}\0`;
     this.#db = openDatabase(this.path);
-    this.#select = this.#db.prepare(`${CELL_COLUMNS} row = ? AND col = ?`);
+    this.#select = prepareCells(this.#db, `${CELL_COLUMNS} row = ? AND col = ?`);
     this.#findBlob = this.#db.prepare("SELECT 1 FROM cells WHERE blob = ? LIMIT 1");
     this.#pages = pageStatements(this.#db, CELL_COLUMNS);
     this.#heads = pageStatements(this.#db, HEAD_COLUMNS);
@@ -162,7 +171,9 @@ export class SqliteCellStore implements CheckpointedStore {
     const key = this.#key(row, column);
     const cached = this.#budget.get(key);
     if (cached !== undefined) return cached;
-    const found = this.#reading(() => this.#select.get(row, column)) as CellRow | undefined;
+    const found = this.#reading(() => this.#select.get(row, column)) as unknown as
+      | CellRow
+      | undefined;
     if (found === undefined) return undefined;
     const cell = this.#toCell(found);
     this.#budget.put(key, cell);
@@ -311,15 +322,16 @@ export class SqliteCellStore implements CheckpointedStore {
     const db = this.#reading(() => new DatabaseSync(this.path, { readOnly: true }));
     try {
       const next = this.#reading(() =>
-        db.prepare(`${CELL_COLUMNS} (row, col) > (?, ?) ORDER BY row, col LIMIT ${LIMIT}`)
+        prepareCells(db, `${CELL_COLUMNS} (row, col) > (?, ?) ORDER BY row, col LIMIT ${LIMIT}`)
       );
       for (let { row, column } = FIRST;;) {
         const page = this.#reading(() =>
           next.all(row, column, VERIFY_PAGE_ROWS)
         ) as unknown as CellRow[];
         for (const cell of page) {
-          ({ row, col: column } = cell);
-          yield { row, column, damaged: !isSound(cell), bytes: cell.val?.length ?? 0 };
+          [row, column] = cell;
+          const damaged = soundCell(cell, false) === null;
+          yield { row, column, damaged, bytes: cell[VALUE]?.length ?? 0 };
         }
         if (page.length < VERIFY_PAGE_ROWS) return;
       }
@@ -377,9 +389,9 @@ export class SqliteCellStore implements CheckpointedStore {
 
   *#stored(range: CellRange): Generator<{ row: string; column: string; value: StoredCell }> {
     const { keysOnly = false } = range;
-    for (const row of this.#rows(range)) {
-      const value = keysOnly ? this.#toHead(row) : this.#toCell(row);
-      yield { row: row.row, column: row.col, value };
+    for (const found of this.#rows(range)) {
+      const value = this.#toCell(found, keysOnly);
+      yield { row: value.row, column: value.column, value };
     }
   }
 
@@ -405,8 +417,8 @@ export class SqliteCellStore implements CheckpointedStore {
       if (range.keysOnly !== true) this.#noteSizes(page);
       yield* page;
       if (page.length < limit) return;
-      const last = page.at(-1)!;
-      at = { row: last.row, column: last.col };
+      const [lastRow, lastColumn] = page.at(-1)!;
+      at = { row: lastRow, column: lastColumn };
       inclusive = false;
     }
   }
@@ -421,22 +433,14 @@ export class SqliteCellStore implements CheckpointedStore {
   #noteSizes(page: readonly CellRow[]): void {
     if (page.length === 0) return;
     let bytes = CELL_OVERHEAD_BYTES * page.length;
-    for (const { val } of page) bytes += val?.length ?? 0;
+    for (const found of page) bytes += found[VALUE]?.length ?? 0;
     this.#meanBytes += (bytes / page.length - this.#meanBytes) / 2;
   }
 
-  #toCell(found: CellRow): StoredCell {
-    if (!isSound(found)) this.#refuse(found);
-    return cellOf(found, found.val);
-  }
-
-  /** Of a cell whose value was not read. */
-  #toHead(found: CellRow): StoredCell {
-    if (!hasSoundHead(found)) this.#refuse(found);
-    return cellOf(found, NOTHING);
-  }
-
-  #refuse({ row, col: column }: CellRow): never {
+  #toCell(found: CellRow, keysOnly = false): StoredCell {
+    const cell = soundCell(found, keysOnly);
+    if (cell !== null) return cell;
+    const [row, column] = found;
     throw new CorruptionError(`Cell "${row}" "${column}" fails its checksum`, this.path, 0);
   }
 
@@ -457,10 +461,10 @@ function pageStatements(
   columns: string,
 ): Record<"anywhere" | "bounded" | "inRow", PageStatements> {
   const make = (compare: (operator: string) => string, order: (way: string) => string) => ({
-    from: db.prepare(`${columns} ${compare(">=")} ORDER BY ${order("")} LIMIT ${LIMIT}`),
-    after: db.prepare(`${columns} ${compare(">")} ORDER BY ${order("")} LIMIT ${LIMIT}`),
-    upTo: db.prepare(`${columns} ${compare("<=")} ORDER BY ${order("DESC")} LIMIT ${LIMIT}`),
-    before: db.prepare(`${columns} ${compare("<")} ORDER BY ${order("DESC")} LIMIT ${LIMIT}`),
+    from: prepareCells(db, `${columns} ${compare(">=")} ORDER BY ${order("")} LIMIT ${LIMIT}`),
+    after: prepareCells(db, `${columns} ${compare(">")} ORDER BY ${order("")} LIMIT ${LIMIT}`),
+    upTo: prepareCells(db, `${columns} ${compare("<=")} ORDER BY ${order("DESC")} LIMIT ${LIMIT}`),
+    before: prepareCells(db, `${columns} ${compare("<")} ORDER BY ${order("DESC")} LIMIT ${LIMIT}`),
   });
   return {
     anywhere: make(
@@ -475,22 +479,26 @@ function pageStatements(
   };
 }
 
-function cellOf({ row, col: column, ver, size, crc, blob }: CellRow, val: Uint8Array | null) {
-  const value = blob === null ? val! : { blob };
+function prepareCells(db: DatabaseSync, sql: string): StatementSync {
+  const statement = db.prepare(sql);
+  statement.setReturnArrays(true);
+  return statement;
+}
+
+/** Null: it fails its checksums. */
+function soundCell(
+  [row, column, ver, size, crc, bytes, blob, sum]: CellRow,
+  keysOnly: boolean,
+): StoredCell | null {
+  const isSound = cellSum({ row, column, version: ver, size, crc, blob }) === sum &&
+    (keysOnly || (blob === null ? hasSum(bytes, size, crc) : bytes === null));
+  if (!isSound) return null;
+  const value = blob === null ? bytes ?? NOTHING : { blob };
   return { row, column, version: version(ver), size, crc, value };
 }
 
-/** All but the value. */
-function hasSoundHead({ row, col: column, ver, size, crc, blob, sum }: CellRow): boolean {
-  return cellSum({ row, column, version: ver, size, crc, blob }) === sum;
-}
-
-function isSound(found: CellRow): boolean {
-  const { size, crc, val, blob } = found;
-  if (!hasSoundHead(found)) return false;
-  if (blob !== null) return val === null;
-  return val !== null && val.length === size && crc32(val) === crc;
-}
+const hasSum = (bytes: Uint8Array | null, size: number, crc: number): boolean =>
+  bytes !== null && bytes.length === size && crc32(bytes) === crc;
 
 const FIRST: CellPosition = { row: "", column: "" };
 const LAST: CellPosition = { row: LAST_KEY, column: "" };
