@@ -48,6 +48,7 @@ import { CopySafety } from "./copy_safety.ts";
 import { ClockWatch } from "./clock_watch.ts";
 import { askHashes, judge } from "./hash_vote.ts";
 import { RpcTransport } from "./kv_connection.ts";
+import { giveBackMemory } from "./memory_return.ts";
 import type { Metrics } from "./metrics.ts";
 import { serveRpc } from "./net/rpc_server.ts";
 import { service, services } from "./net/rpc_service.ts";
@@ -133,7 +134,7 @@ async function startBackend(
     renew: (damage) => folder.renew(damage),
   });
   // What loading the program and reading the log took goes back now, while nobody waits for us.
-  if (Deno.env.get("DENO_USR2_MEMORY_TRIM") === "1") Deno.kill(Deno.pid, "SIGUSR2");
+  giveBackMemory();
   const server = serveRpc({
     hostname: node.host,
     port: node.port,

@@ -13,6 +13,7 @@ import { TLS_CERT_FILE, TLS_KEY_FILE } from "./cluster_folder.ts";
 import { connectKv } from "./kv_connection.ts";
 import { OutsideSmtp } from "./mail_outside.ts";
 import { openSmtpDoors, type SmtpDoors } from "./mail_smtp.ts";
+import { MemoryReturn } from "./memory_return.ts";
 import { Metrics } from "./metrics.ts";
 import { NodeReporter } from "./node_reporter.ts";
 import { opsPort, startOpsServer } from "./ops_server.ts";
@@ -33,6 +34,7 @@ export async function runMail(context: RoleContext): Promise<RunningRole> {
 
   const metrics = new Metrics();
   const messages = metrics.counter("penncloud_smtp_messages_total", "Messages by door and outcome");
+  const memory = new MemoryReturn(env);
   let taken = 0;
   const tls = {
     cert: await Deno.readTextFile(config.mail.tls_cert || join(clusterDir, TLS_CERT_FILE)),
@@ -48,9 +50,10 @@ export async function runMail(context: RoleContext): Promise<RunningRole> {
     tls,
     messageBytesMax: config.mail.message_max_bytes,
     recipientsMax: config.mail.recipients_max,
-    onMessage: (door, outcome) => {
+    onMessage: ({ door, outcome, bytes }) => {
       taken++;
       messages.add(1, { door, outcome });
+      memory.passed(bytes);
     },
   });
   metrics.read("penncloud_smtp_connections", {
@@ -96,6 +99,7 @@ export async function runMail(context: RoleContext): Promise<RunningRole> {
     async stop() {
       stopping = true;
       endProbes();
+      memory.close();
       reporter.stop();
       const finished = Promise.all([doors.close(), mail.worker.stop(), ops.close()]);
       await Promise.race([finished, env.sleep(STOP_GRACE_MS)]);

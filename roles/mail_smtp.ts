@@ -33,11 +33,12 @@ export interface SmtpDoorOptions {
   readonly tls: { readonly cert: string; readonly key: string };
   readonly messageBytesMax: number;
   readonly recipientsMax: number;
-  /** For the counters of the process. */
-  readonly onMessage?: (door: SmtpDoor, outcome: "accepted" | "refused" | "deferred") => void;
+  /** Once its sender has its answer; `bytes` as they came in. */
+  readonly onMessage?: (message: { door: SmtpDoor; outcome: SmtpOutcome; bytes: number }) => void;
 }
 
 export type SmtpDoor = "smtp" | "submission" | "submissions";
+export type SmtpOutcome = "accepted" | "refused" | "deferred";
 
 export interface SmtpDoors {
   /** The ports that were bound, where 0 was asked for. */
@@ -199,10 +200,11 @@ function serverOptions(door: SmtpDoor, options: SmtpDoorOptions): SMTPServerOpti
     },
     onData(stream, session, callback) {
       const work = takeMessage(stream, session);
+      const ended = (outcome: SmtpOutcome) =>
+        options.onMessage?.({ door, outcome, bytes: stream.byteLength });
       work.then(
-        () => options.onMessage?.(door, "accepted"),
-        (error) =>
-          options.onMessage?.(door, toReply(error).responseCode < 500 ? "deferred" : "refused"),
+        () => ended("accepted"),
+        (error) => ended(toReply(error).responseCode < 500 ? "deferred" : "refused"),
       );
       reply(work, callback);
     },

@@ -17,7 +17,7 @@ export function selfCommand(role: Role, args: readonly string[]): SelfCommand {
     args: [...programArgs(), ...args],
     env: {
       ...MEMORY[role],
-      // Deno then answers SIGUSR2 by giving memory back; see supervised_node.ts.
+      // Deno then answers SIGUSR2 by giving memory back; see memory_return.ts.
       DENO_USR2_MEMORY_TRIM: "1",
       DENO_NO_UPDATE_CHECK: "1",
       NO_COLOR: "1",
@@ -28,8 +28,8 @@ export function selfCommand(role: Role, args: readonly string[]): SelfCommand {
 /**
  * Fifteen processes share one machine. A small young generation keeps each one's garbage small, and
  * one collector thread is enough for heaps of this size; threads share one or two heaps of the C
- * library instead of having one each. Processes through which much data passes (backends, frontends)
- * are spared what saves more and costs throughput: up to a third of it for large values.
+ * library instead of having one each. Processes through which much data passes (backends, frontends,
+ * mail) are spared what saves more and costs throughput: up to a third of it.
  */
 const BUSY = {
   DENO_V8_FLAGS: "--max-semi-space-size=2,--single-threaded-gc",
@@ -54,7 +54,7 @@ const MEMORY: Record<Role, Readonly<Record<string, string>>> = {
   backend: BUSY,
   frontend: { ...BUSY, ...HASHING, ...STREAMING },
   balancer: QUIET,
-  mail: { ...QUIET, ...HASHING },
+  mail: { ...BUSY, ...HASHING },
 };
 
 /**

@@ -20,6 +20,7 @@ import {
   UpLockFile,
 } from "./cluster_folder.ts";
 import type { LoadedConfig } from "./config_file.ts";
+import { giveBackMemory } from "./memory_return.ts";
 import { saysReady } from "./readiness.ts";
 import { selfCommand } from "./self_command.ts";
 import { type ExitReport, SupervisedNode } from "./supervised_node.ts";
@@ -133,7 +134,7 @@ async function supervise({ options, nodes, folder, screen, stop }: Start): Promi
   try {
     for (const child of children) child.start();
     if (await becomeReady({ children, folder, screen, stop, options })) {
-      giveBackMemory();
+      giveBackMemory(); // From here on there is little to do.
       await stop.asked;
     }
     screen.say("stopping", `Stopping ${count(children.length)}`);
@@ -201,11 +202,6 @@ async function awaitReadiness(child: SupervisedNode, stop: StopSignal): Promise<
     const ready = await saysReady(child.node.host, opsPort(child.node));
     if (ready && isStarting()) child.markReady();
   }
-}
-
-/** From here on there is little to do: see `SupervisedNode` about the same signal. */
-function giveBackMemory(): void {
-  if (Deno.env.get("DENO_USR2_MEMORY_TRIM") === "1") Deno.kill(Deno.pid, "SIGUSR2");
 }
 
 async function shutDown(children: readonly SupervisedNode[], stop: StopSignal): Promise<void> {
