@@ -5,9 +5,11 @@
  * and being woken by it costs about as much processor time again, and the pause in which nothing else
  * is done gathers the next batch. A slow disk must not stop the thread, which answers reads and
  * heartbeats meanwhile. So the first syncs are done beside it; when they look quick it is tried on the
- * spot; and it is done beside again as soon as some were not quick or one was far from it: for a
- * second, and for twice as long each time that this happens again soon. A disk that hangs out of the
- * blue is thus waited for once, and the others notice the silence as they would a stopped process's.
+ * spot; and it is done beside again as soon as some were not quick: for a second, or longer each time
+ * if that showed at once, as with a disk that is just not quick. After one that was far from quick it is
+ * done beside for a hundred times as long as that took, so that one part in a hundred of the time is
+ * lost to such at most. A disk that hangs out of the blue is thus waited for once, and the others notice the
+ * silence as they would a stopped process's.
  */
 
 /** Worth waiting for. */
@@ -16,16 +18,22 @@ const QUICK_MS = 1;
 const LOOKED_AT = 16, SLOWER_MAX = 4;
 /** A single one that took this long is one too many. */
 const STALL_MS = 10;
+const STALL_FACTOR = 100;
+const STALL_DISTRUST_MS_MAX = 60_000;
 /** Beside the thread a sync seems longer than it is: until the thread gets round to looking. */
 const PLAUSIBLE_MS = 8;
 const DISTRUST_MS_MIN = 1_000;
-const DISTRUST_MS_MAX = 60_000;
+const DISTRUST_MS_MAX = 8_000;
+/** So many in a row on the spot, and the disk was quick for a while. */
+const GOOD_RUN = 256;
 
 export class SyncPace {
   /** Of the last syncs on the spot, a bit for each: 1 where it was slow. */
   #slow = 0;
   #isHere = false;
-  #distrustMs = 0;
+  /** Syncs on the spot since it is done so. */
+  #runLength = 0;
+  #distrustMs = DISTRUST_MS_MIN;
   #distrustedUntilMs = -Infinity;
 
   /** Whether the next sync is waited for on the spot. */
@@ -36,19 +44,26 @@ export class SyncPace {
   /** A sync took `ms` and ended at `nowMs`. */
   note(ms: number, nowMs: number): void {
     if (this.#isHere) {
+      this.#runLength += 1;
       this.#slow = ((this.#slow << 1) | Number(ms >= QUICK_MS)) & ((1 << LOOKED_AT) - 1);
-      if (ms >= STALL_MS || bitCount(this.#slow) > SLOWER_MAX) this.#distrust(nowMs);
+      if (ms >= STALL_MS) {
+        this.#distrust(nowMs + Math.min(STALL_DISTRUST_MS_MAX, STALL_FACTOR * ms));
+      } else if (bitCount(this.#slow) > SLOWER_MAX) {
+        const isAtOnce = this.#runLength < GOOD_RUN;
+        this.#distrustMs = isAtOnce
+          ? Math.min(DISTRUST_MS_MAX, this.#distrustMs * 2)
+          : DISTRUST_MS_MIN;
+        this.#distrust(nowMs + this.#distrustMs);
+      }
     } else if (ms < PLAUSIBLE_MS && nowMs >= this.#distrustedUntilMs) {
       this.#isHere = true;
       this.#slow = 0;
+      this.#runLength = 0;
     }
   }
 
-  #distrust(nowMs: number): void {
-    const isSoonAgain = nowMs - this.#distrustedUntilMs < DISTRUST_MS_MAX;
-    const nextMs = isSoonAgain ? this.#distrustMs * 2 : DISTRUST_MS_MIN;
-    this.#distrustMs = Math.min(DISTRUST_MS_MAX, nextMs);
-    this.#distrustedUntilMs = nowMs + this.#distrustMs;
+  #distrust(untilMs: number): void {
+    this.#distrustedUntilMs = untilMs;
     this.#isHere = false;
   }
 }
