@@ -537,6 +537,8 @@ export class Primary {
         peer.stampMs = Math.max(peer.stampMs ?? -Infinity, message.stampMs);
         if (message.hanging === true) this.#membership.onHanging(peer);
         this.#replicate(peer);
+        // Ticks of a calm group come when its members have been silent for a while: too late to look.
+        this.#membership.maybeAdd(peer);
         return this.#releaseReads();
       }
       case "appendAck":

@@ -512,6 +512,30 @@ Deno.test("a member that says that its disk hangs is taken out at once, if enoug
   assert.equal(proposals()[1], "add");
 });
 
+Deno.test("who was taken out for a hanging disk comes in again while nobody writes, however seldom the ticks", () => {
+  const bench = primary(undefined, { ...TIMING, ackTimeoutMs: 150 });
+  const [self, one, two] = config().inSync as [Member, Member, Member];
+  bench.promise(2, { hanging: true });
+  bench.step({
+    kind: "config",
+    config: config({ epoch: epoch(2), inSync: [self, one] }),
+    learners: [two],
+  });
+  bench.sync();
+  bench.meet(2);
+  for (const peer of [1, 2]) bench.ack(peer, 1);
+  const wasAdded = () =>
+    bench.effects.some((effect) => effect.kind === "propose" && effect.change.kind === "add");
+  // A calm group: answers come at once, and the next tick when they are older than the timeout.
+  for (let passedMs = 0; passedMs < 12_000; passedMs += 500) {
+    assert(passedMs >= 10_000 || !wasAdded(), `not yet, after ${passedMs} ms`);
+    bench.nowMs += 500;
+    bench.step({ kind: "tick" });
+    for (const peer of [1, 2]) bench.promise(peer);
+  }
+  assert(wasAdded());
+});
+
 Deno.test("a member whose disk hangs stays while too few would be left to write", () => {
   const bench = primary();
   const inSync = config().inSync.slice(0, 2);
