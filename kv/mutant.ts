@@ -82,6 +82,7 @@ export type MutantName =
   | "locked-rows-frozen"
   | "moved-without-completions"
   | "commit-without-seal"
+  | "half-copy-left"
   | "position-not-raised"
   | "committed-move-aborted"
   | "changes-not-followed"

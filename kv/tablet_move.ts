@@ -19,7 +19,8 @@
  *
  * A frozen T can only be dropped after COMMITTED or thawed after ABORTED, and no reign after the one that
  * froze it reads it; so it does not matter how often a primary asks, nor who asks after it. Everything
- * else a new primary begins again: it compares what is staged with what is there.
+ * else a new primary begins again: it compares what is staged with what is there. That takes the seal
+ * away. If the move turns out to be COMMITTED by then, G1's primary completes the copy before 6.
  *
  * Versions stay with their cells. So that no version is ever given twice to a row, a group that
  * activates a tablet goes on counting above all versions that come with it (`position`).

@@ -96,6 +96,8 @@ export class MoveSource {
   #seq = 0;
   #progress: MoveProgress;
   #frozenMs = Infinity;
+  /** What the copy is made for: to ask for the commit, or, when that is done, to complete it. */
+  #copyingFor: "copying" | "committed" = "copying";
 
   constructor(options: MoveSourceOptions) {
     const { env, group, record, targets } = options;
@@ -264,7 +266,7 @@ export class MoveSource {
     const stage = state.tablets.departing(moveId)?.departure?.stage;
     // A tablet that was frozen before may be another group's by now, for all that we know.
     if (stage === "frozen") return;
-    this.#group.setReadable(moveId);
+    if (this.#copyingFor === "copying") this.#group.setReadable(moveId);
     for (;;) {
       this.#checkCopying();
       await this.#untilUnlocked(tracker, LOCKS_PATIENCE_MS);
@@ -352,7 +354,8 @@ export class MoveSource {
     for (let attempt = 0;; attempt++) {
       const { done, why } = await this.#step({ kind: "activate", moveId });
       if (done) break;
-      this.#env.log("error", "a moved tablet cannot be activated", { id: moveId, why });
+      this.#env.log("warning", "a moved tablet cannot be activated yet", { id: moveId, why });
+      if (!mutated("half-copy-left")) await this.#completeCopy();
       await this.#pause(attempt);
     }
     const nowMs = this.#env.monotonicMs();
@@ -361,6 +364,27 @@ export class MoveSource {
     const { bytes } = this.#progress;
     this.#env.log("info", "a tablet has moved", { id: moveId, from, to, bytes, frozenMs });
     await this.#end();
+  }
+
+  /**
+   * Between the commit and now there was a primary, be it this one, that had not heard of the commit. It
+   * began to copy anew, which takes the seal away, and was interrupted by the news. What is frozen here is what
+   * was committed, so the copy can still be completed.
+   */
+  async #completeCopy(): Promise<void> {
+    const { id: moveId } = this.#record;
+    if (this.#group.replica.state.tablets.departing(moveId) === undefined) return;
+    this.#copyingFor = "committed";
+    try {
+      await this.#copyAndFreeze();
+    } catch (error) {
+      if (!(error instanceof Hopeless)) throw error;
+      this.#env.log("error", "a moved tablet cannot be completed", {
+        id: moveId,
+        why: error.message,
+      });
+    }
+    this.#note("finishing");
   }
 
   async #drop(): Promise<void> {
@@ -525,7 +549,7 @@ export class MoveSource {
 
   #checkCopying(): void {
     this.#checkOffice();
-    if (this.#phase() !== "copying") throw new Interrupted();
+    if (this.#phase() !== this.#copyingFor) throw new Interrupted();
   }
 
   async #pause(attempt: number): Promise<void> {

@@ -13,7 +13,15 @@ import { NodeMemory } from "../../kv/node_memory.ts";
 import { abortMove, beginMove, commitMove, endMove, firstRangeMap } from "../../kv/range_map.ts";
 import { UndoBudget } from "../../kv/snapshots.ts";
 import type { GroupPlan } from "../../proto/cluster_config.ts";
-import { type GroupId, groupId, incarnation, lsn, nodeId, storeId } from "../../proto/ids.ts";
+import {
+  epoch as toEpoch,
+  type GroupId,
+  groupId,
+  incarnation,
+  lsn,
+  nodeId,
+  storeId,
+} from "../../proto/ids.ts";
 import type { MoveRecord, RangeMap } from "../../proto/moves.ts";
 import { GroupShell } from "../../roles/backend_group.ts";
 import { RecoveredGroup } from "../../roles/backend_recovery.ts";
@@ -25,6 +33,7 @@ import { RpcError } from "../../roles/net/rpc_error.ts";
 import type { PeerLink } from "../../roles/peers.ts";
 import { config } from "../kv/replica_bench.ts";
 import { openWal } from "../kv/disk/wal_testing.ts";
+import { eventually } from "../eventually.ts";
 import { sampleConfig } from "../sample_cluster.ts";
 import { SimCheckpoints } from "../sim/sim_checkpoints.ts";
 
@@ -151,6 +160,19 @@ class World {
       isCurrent,
     });
     await source.run();
+  }
+
+  /** The only replica is its group's primary again, in a reign of its own. */
+  async reelect(gid: GroupId): Promise<void> {
+    const group = this.groups.get(gid)!, { epoch } = group.replica.config!;
+    const next = toEpoch(epoch + 1);
+    const alone = config({ gid, epoch: next, reign: next, inSync: [SELF], minInSync: 1 });
+    group.feed({ kind: "config", config: alone, learners: [] });
+    await eventually(() => {
+      this.env.nowMs += 100;
+      group.feed({ kind: "tick" });
+      return Promise.resolve(group.replica.canServe());
+    }, "the primary serves again");
   }
 
   service(): BackendService {
@@ -333,6 +355,32 @@ Deno.test("a primary that finds the tablet frozen by the one before goes on, but
   assert(!wasReadable);
   assert.equal(world.known.ended[0]?.outcome, "committed");
   assert.equal(world.rowsIn(world.two), "c cc d dd n");
+});
+
+Deno.test("a copy that a later primary began before it heard of the commit is completed", async () => {
+  const world = await World.open();
+  let isCurrent = true;
+  // It was done, but the primary that asked is not in office any more.
+  world.onDone = (name) => {
+    if (name === "decideMove") isCurrent = false;
+    if (name === "decideMove") throw new RpcError("timeout", "no answer");
+  };
+  await world.move(() => isCurrent);
+  assert.equal(world.record.state, "committed");
+  assert.equal(world.known.moves[0]!.state, "copying");
+  await world.reelect(ONE);
+  world.onDone = () => {};
+  world.onAsked = (name) => {
+    if (name === "moveCompare") world.known = world.map;
+  };
+  await world.move();
+  assert(!world.two.isReadable("c"), "what it began is not sealed");
+  let looks = 0;
+  await world.move(() => ++looks < 1_000);
+  assert(world.two.isReadable("c"));
+  assert.equal(world.known.ended[0]?.outcome, "committed");
+  assert.equal(world.rowsIn(world.two), "c cc d dd n");
+  assert.deepEqual(shapeOf(world.one), ["-c serving", "c-e leaving", "e-m serving"]);
 });
 
 Deno.test("a move that the coordinator gave up leaves the tablet where it was, writable, and nothing elsewhere", async () => {

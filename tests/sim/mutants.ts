@@ -354,6 +354,13 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
       name: "a seal holds only if all that is there was staged, as it is now",
     },
   },
+  "half-copy-left": {
+    breaks: "a copy that was begun anew after the commit is never completed",
+    test: {
+      file: "roles/tablet_move_test.ts",
+      name: "a copy that a later primary began before it heard of the commit is completed",
+    },
+  },
   "position-not-raised": {
     breaks: "a version is given twice to a row that moved",
     test: {
