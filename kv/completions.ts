@@ -27,6 +27,12 @@ import type { RecordedOutcome } from "./outcome.ts";
 export const REQUEST_AGE_MAX_MS = 10 * 60_000;
 export const REQUEST_EARLY_MAX_MS = 60_000;
 export const RECORD_LIFE_MS = REQUEST_AGE_MAX_MS + REQUEST_EARLY_MAX_MS + 4 * 60_000;
+/**
+ * The record of a request that was issued longer ago than this may be gone: it lives RECORD_LIFE_MS from an
+ * execution that was REQUEST_EARLY_MAX_MS before `issuedMs` at the earliest. What is let in is younger by minutes,
+ * but the log's time may leap between that and the request's own entry.
+ */
+export const REMEMBERED_AGE_MS = RECORD_LIFE_MS - REQUEST_EARLY_MAX_MS;
 /** A client that was not heard for so long has its answers: it asks again after 2 s at the latest. */
 export const IDLE_MS = 5_000;
 /** Requests that one client may have without an answer. */

@@ -7,12 +7,12 @@
  */
 import { crc32 } from "node:zlib";
 import { z } from "zod";
-import type { TxnStep } from "../proto/command.ts";
+import type { RequestStamp, TxnStep } from "../proto/command.ts";
 import { type Lsn, lsn as toLsn, type Version, version } from "../proto/ids.ts";
 import { cellHash, hashText, HIGH_LANE, LOW_LANE, placeHash } from "./cell_hash.ts";
 import { type CellStore, isBlobRef, type StoredCell } from "./cell_store.ts";
 import { blobsOf, type Command, type LogRequest, rowOpsOf } from "./command.ts";
-import { Completions, RECORD_LIFE_MS, SavedCompletions } from "./completions.ts";
+import { Completions, RECORD_LIFE_MS, REMEMBERED_AGE_MS, SavedCompletions } from "./completions.ts";
 import { invariant } from "./invariant.ts";
 import type { BucketLimits, Counts } from "./key_buckets.ts";
 import { compareKeys } from "./key_order.ts";
@@ -249,7 +249,7 @@ export class GroupState {
     const executeAgain = mutated("copy-in-log-executed") ||
       mutated("condition-checked-again") &&
         rowOpsOf(command).some((op) => op.conditions.length > 0);
-    const known = executeAgain ? undefined : this.#completions.find(command.stamp);
+    const known = executeAgain ? undefined : this.#knownOf(command.stamp);
     if (known !== undefined) return this.#unused(command, known === "forgotten" ? null : known);
     const away = awayFrom(this.#tablets, command);
     if (away !== null) return this.#unused(command, away);
@@ -266,6 +266,13 @@ export class GroupState {
       });
     }
     return outcome;
+  }
+
+  /** What became of a request before; "forgotten" also where a record of it could be gone by now. */
+  #knownOf(stamp: RequestStamp): ReturnType<Completions["find"]> {
+    const found = this.#completions.find(stamp);
+    if (found !== undefined || mutated("leap-forgets-executed")) return found;
+    return this.#timeMs - stamp.issuedMs > REMEMBERED_AGE_MS ? "forgotten" : undefined;
   }
 
   /** `lsn`, here and below: the entry's position. */

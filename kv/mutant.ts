@@ -62,6 +62,7 @@ export type MutantName =
   | "group-time-ignored"
   | "confirmed-executed-again"
   | "records-forgotten-early"
+  | "leap-forgets-executed"
   | "forgotten-executed-again"
   | "hash-without-version"
   // Transactions over several groups, and tablets.

@@ -3,9 +3,18 @@
  * their places within seconds, and nothing that was forgotten is executed again.
  */
 import assert from "node:assert/strict";
-import { Completions, IDLE_MS, SavedCompletions } from "../../kv/completions.ts";
+import {
+  Completions,
+  IDLE_MS,
+  RECORD_LIFE_MS,
+  REMEMBERED_AGE_MS,
+  SavedCompletions,
+} from "../../kv/completions.ts";
+import { GroupState } from "../../kv/group_state.ts";
 import { toLogRowOp } from "../../kv/log_value.ts";
-import { lsn, version } from "../../proto/ids.ts";
+import { MemoryCellStore } from "../../kv/memory_cell_store.ts";
+import type { RequestStamp } from "../../proto/command.ts";
+import { epoch, lsn, version } from "../../proto/ids.ts";
 import { type Bench, primary } from "./replica_bench.ts";
 
 const CLIENTS = 16;
@@ -144,6 +153,34 @@ Deno.test("a retry that comes after its record was given up is refused, not exec
   assert.equal(group.times(1), 1);
   assert.equal(group.ask(1, 102, 2), "applied", "what is new is executed");
   assert.equal(group.times(1), 2);
+});
+
+Deno.test("a copy that was let in before the group's time leapt is not executed again behind the leap", () => {
+  const state = new GroupState(new MemoryCellStore(), { rowBytesMax: 1 << 20 });
+  let last = 0;
+  const add = (stamp: RequestStamp, timeMs: number) => {
+    const op = toLogRowOp({ row: "r", mutations: [{ kind: "add", column: "n", by: 1 }] });
+    return state.apply({ kind: "rowOp", op, stamp, timeMs }, lsn(++last));
+  };
+  const stamp = stampOf(1, 1_000), leapMs = 1_000 + 2 * RECORD_LIFE_MS;
+  assert.equal(add(stamp, 1_000)?.kind, "applied");
+  // A new primary's clock, or another group's whose tablet arrives, is far ahead.
+  state.apply({ kind: "epochStart", reign: epoch(2), timeMs: leapMs }, lsn(++last));
+  assert.equal(add(stamp, 1_050), null, "nobody can tell whether it was executed");
+  const next = add(stampOf(1, leapMs, 2), leapMs);
+  assert.deepEqual(next, { kind: "applied", version: version(4), numbers: [2] });
+});
+
+Deno.test("within the life of records a request is executed however long it lay in the log", () => {
+  const state = new GroupState(new MemoryCellStore(), { rowBytesMax: 1 << 20 });
+  const timeMs = 1_000 + REMEMBERED_AGE_MS;
+  state.apply({ kind: "epochStart", reign: epoch(1), timeMs }, lsn(1));
+  const op = toLogRowOp({ row: "r", mutations: [{ kind: "add", column: "n", by: 1 }] });
+  const outcome = state.apply(
+    { kind: "rowOp", op, stamp: stampOf(1, 1_000), timeMs: 1_000 },
+    lsn(2),
+  );
+  assert.equal(outcome?.kind, "applied");
 });
 
 Deno.test("just the outcomes that a client has its answers to are dropped, however far it goes on at once", () => {

@@ -270,6 +270,14 @@ export const MUTANTS: Readonly<Record<MutantName, MutantInfo>> = {
     breaks: "what was executed is forgotten while a copy is still let in",
     seed: 1,
   },
+  "leap-forgets-executed": {
+    breaks: "a copy in the log behind a leap of the group's time is executed again",
+    test: {
+      file: "kv/completions_test.ts",
+      name:
+        "a copy that was let in before the group's time leapt is not executed again behind the leap",
+    },
+  },
   "forgotten-executed-again": {
     breaks: "what was executed for a client that made room for others is executed again",
     test: {
