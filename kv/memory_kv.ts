@@ -220,8 +220,9 @@ export class MemoryKv implements Kv {
 
   #applied({ state }: MemoryGroup, seq: number, request: LogRequest): RequestOutcome {
     const firstIncomplete = Math.min(...this.#outstanding);
-    const stamp = { clientId: this.#clientId, seq, firstIncomplete, issuedMs: 0 };
-    const command = { ...request, stamp, timeMs: this.#timeOf(state) };
+    const timeMs = this.#timeOf(state);
+    const stamp = { clientId: this.#clientId, seq, firstIncomplete, issuedMs: timeMs };
+    const command = { ...request, stamp, timeMs };
     const outcome = state.apply(command, lsn(state.appliedLsn + 1));
     if (outcome === null || outcome.kind === "away" || outcome.kind === "move") {
       throw new Error("a request always has an outcome, and its rows do not move");
