@@ -33,7 +33,7 @@ export interface SmtpDoorOptions {
   readonly tls: { readonly cert: string; readonly key: string };
   readonly messageBytesMax: number;
   readonly recipientsMax: number;
-  /** Once its sender has its answer; `bytes` as they came in. */
+  /** Once it is settled what its sender hears; `bytes` as they came in. */
   readonly onMessage?: (message: { door: SmtpDoor; outcome: SmtpOutcome; bytes: number }) => void;
 }
 

@@ -7,9 +7,9 @@
  * heartbeats meanwhile. So the first syncs are done beside it; when they look quick it is tried on the
  * spot; and it is done beside again as soon as some were not quick: for a second, or longer each time
  * if that showed at once, as with a disk that is just not quick. After one that was far from quick it is
- * done beside for a hundred times as long as that took, so that one part in a hundred of the time is
- * lost to such at most. A disk that hangs out of the blue is thus waited for once, and the others notice the
- * silence as they would a stopped process's.
+ * done beside for a hundred times as long as that took, a minute at most: such moments take one part in a
+ * hundred of the time. A disk that hangs out of the blue is thus waited for once, and the others notice
+ * the silence as they would a stopped process's.
  */
 
 /** Worth waiting for. */
